@@ -1,0 +1,52 @@
+"""Data and models that the notebooks share. Import it first: it quiets TensorFlow.
+
+TensorFlow's C++ core writes start-up lines that no reader needs (missing CUDA, CPU features,
+rounding notes), some of which no log level removes. Importing this package imports TensorFlow
+once with that stream held back, and shows what was held back if the import fails.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+
+# What the committed outputs were made with and the notebook tests run with: one rounding
+# behaviour on every x86 machine, whatever its cores, vector units or GPU. Readers' own runs do
+# not set it and use all that the machine has.
+REFERENCE_ENV = {
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_NUM_INTRAOP_THREADS": "2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "HELPERS_PROGRESS": "0",
+}
+
+
+def _import_tensorflow_quietly() -> None:
+    """Import TensorFlow and find its devices with the C++ start-up lines held back."""
+    if "tensorflow" in sys.modules:
+        raise ImportError(
+            "helpers must be imported before tensorflow and keras: put `import helpers` at the top of the imports."
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its notice survives every log level
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    stderr_fd = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            held_back.seek(0)
+            os.write(stderr_fd, held_back.read())
+            raise
+        finally:
+            os.dup2(stderr_fd, 2)
+            os.close(stderr_fd)
+    tf.get_logger().setLevel(logging.ERROR)  # retracing notices, which carry object addresses
+
+
+_import_tensorflow_quietly()

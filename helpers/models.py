@@ -1,0 +1,227 @@
+"""Networks that several notebooks use. All take raw RGB images, 0-255: preprocessing is a layer inside.
+
+That removes the most common mistake with pretrained networks. What is frozen, how a network is compiled
+and how it is trained stays in the notebooks: it is what they teach.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers
+
+from helpers import weights as weight_files
+from helpers.data import imagenet_classes
+from helpers.weights import VGG16_BLOCKS
+
+CUTS = tuple(f"block{block}_pool" for block in range(1, len(VGG16_BLOCKS) + 1))
+
+# Mean of ImageNet's training images, 0-255, in the order blue, green, red (keras.applications, "caffe" mode).
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+def vgg16_preprocessing(images: keras.KerasTensor, mode: str) -> keras.KerasTensor:
+    """RGB images, 0-255, as VGG16 wants them.
+
+    mode "imagenet": BGR minus ImageNet's mean, with which VGG16 was trained. "unit": RGB / 255, which
+    many tutorials use instead. "none": unchanged. Raises ValueError for another mode.
+    """
+    if mode == "imagenet":
+        flipped = keras.ops.flip(images, axis=-1)
+        return layers.Normalization(mean=IMAGENET_MEAN_BGR, variance=(1.0, 1.0, 1.0), name="imagenet_mean")(flipped)
+    if mode == "unit":
+        return layers.Rescaling(1 / 255, name="unit_scale")(images)
+    if mode == "none":
+        return images
+    raise ValueError(f"unknown preprocessing {mode!r}: choose 'imagenet', 'unit' or 'none'")
+
+
+def vgg16(
+    cut: str = "block5_pool", size: int = 224, preprocessing: str = "imagenet", weights: str | None = "imagenet"
+) -> keras.Model:
+    """VGG16's convolutional base up to the pooling layer `cut`, for images of size x size pixels.
+
+    Input (n, size, size, 3), RGB, 0-255; output (n, size / 2^b, size / 2^b, channels) after block b.
+    Layer names are those of keras.applications.VGG16. `weights`: "imagenet" or None (random, for
+    comparison). K. Simonyan and A. Zisserman, 2014, configuration D. Raises ValueError, FileError.
+    """
+    if cut not in CUTS:
+        raise ValueError(f"unknown cut {cut!r}: choose one of {', '.join(CUTS)}")
+    if weights not in ("imagenet", None):
+        raise ValueError(f"unknown weights {weights!r}: choose 'imagenet' or None (random)")
+    depth = CUTS.index(cut) + 1
+    if size < 2**depth:
+        raise ValueError(f"size {size} is too small for {cut}: its {depth} poolings need at least {2**depth} pixels")
+    inputs = keras.Input((size, size, 3), name="images")
+    x = vgg16_preprocessing(inputs, preprocessing)
+    for block, (convolutions, channels) in enumerate(VGG16_BLOCKS[:depth], 1):
+        for convolution in range(1, convolutions + 1):
+            name = f"block{block}_conv{convolution}"
+            x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=name)(x)
+        x = layers.MaxPooling2D(2, name=f"block{block}_pool")(x)
+    model = keras.Model(inputs, x, name=f"vgg16_{cut}")
+    if weights == "imagenet":
+        for name, arrays in weight_files.vgg16_base().items():
+            if name in {layer.name for layer in model.layers}:
+                model.get_layer(name).set_weights(arrays)
+    return model
+
+
+def article_vgg16(size: int = 48, preprocessing: str = "unit", weights: str | None = "imagenet") -> keras.Model:
+    """The article's classifier: VGG16's base, Flatten, Dense 4096 twice, Dropout 0.5, softmax over 10.
+
+    Input (n, size, size, 3), RGB, 0-255; output (n, 10). At 48 pixels it has 33,638,218 parameters,
+    of which 14,714,688 are the base's. Nothing is frozen yet.
+    """
+    base = vgg16("block5_pool", size, preprocessing, weights)
+    x = layers.Flatten(name="flatten")(base.output)
+    x = layers.Dense(4096, activation="relu", name="fc1")(x)
+    x = layers.Dense(4096, activation="relu", name="fc2")(x)
+    x = layers.Dropout(0.5, name="dropout")(x)
+    return keras.Model(base.input, layers.Dense(10, activation="softmax", name="prediction")(x), name="article_vgg16")
+
+
+# EfficientNet-Lite0's stages: repeats, kernel, stride, expansion, channels. R. Liu (Google), 2020, after
+# M. Tan and Q. V. Le, 2019, without squeeze-and-excitation and with ReLU6.
+_LITE0_STAGES = (
+    *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
+    *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
+)
+
+
+def efficientnet_lite0(
+    size: int = 224, preprocessing: str = "imagenet", weights: str | None = "imagenet", include_top: bool = True
+) -> keras.Model:
+    """EfficientNet-Lite0: input (n, size, size, 3), RGB, 0-255; output (n, 1000) probabilities.
+
+    Without the top, the output is the last feature map (n, size / 32, size / 32, 1280). preprocessing
+    "imagenet" computes (x - 127) / 128 inside, "none" expects it done. 4,694,024 numbers with the
+    BatchNorm statistics. Raises ValueError, FileError.
+    """
+    if preprocessing not in ("imagenet", "none"):
+        raise ValueError(f"unknown preprocessing {preprocessing!r}: choose 'imagenet' or 'none'")
+    if weights not in ("imagenet", None):
+        raise ValueError(f"unknown weights {weights!r}: choose 'imagenet' or None (random)")
+    if size < 32:
+        raise ValueError(f"size {size} is too small: EfficientNet-Lite0 halves it five times, so 32 is the least")
+    inputs = keras.Input((size, size, 3), name="images")
+    x = inputs if preprocessing == "none" else layers.Rescaling(1 / 128, -127 / 128, name="imagenet_scale")(inputs)
+    x = _conv_bn(x, 32, 3, 2, "stem")
+    block = 0
+    for repeats, kernel, stride, expansion, channels in _LITE0_STAGES:
+        for repeat in range(repeats):
+            x = _inverted_residual(x, kernel, stride if repeat == 0 else 1, expansion, channels, f"block{block}")
+            block += 1
+    x = _conv_bn(x, 1280, 1, 1, "head")
+    if include_top:
+        x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = layers.Dense(1000, activation="softmax", name="predictions")(x)
+    model = keras.Model(inputs, x, name="efficientnet_lite0")
+    if weights == "imagenet":
+        _set_lite0_weights(model)
+    return model
+
+
+def _conv_bn(
+    x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str, relu: bool = True
+) -> keras.KerasTensor:
+    """Convolution without bias, BatchNorm and, unless it is a projection, ReLU6."""
+    x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+
+
+def _inverted_residual(
+    x: keras.KerasTensor, kernel: int, stride: int, expansion: int, channels: int, name: str
+) -> keras.KerasTensor:
+    """MobileNetV2's block: widen with 1x1, filter each channel, project with 1x1, add the input."""
+    shortcut = x
+    if expansion > 1:
+        x = _conv_bn(x, expansion * x.shape[-1], 1, 1, f"{name}_expand")
+    x = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=f"{name}_dw_conv")(x)
+    x = layers.ReLU(6.0, name=f"{name}_dw_relu")(layers.BatchNormalization(epsilon=1e-3, name=f"{name}_dw_bn")(x))
+    x = _conv_bn(x, channels, 1, 1, f"{name}_project", relu=False)
+    if stride == 1 and shortcut.shape[-1] == channels:
+        x = layers.Add(name=f"{name}_add")([shortcut, x])
+    return x
+
+
+_LITE0_PARTS = {
+    **{"expand_conv": "_expand_conv", "dw_conv": "_depthwise_conv", "project_conv": "_project_conv"},
+    **{"expand_bn": "_bn0", "dw_bn": "_bn1", "project_bn": "_bn2"},
+    **{"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"},
+    "predictions": "_fc",
+}
+
+
+def _set_lite0_weights(model: keras.Model) -> None:
+    """Copy the PyTorch arrays into the Keras layers, turned to Keras's order of axes."""
+    arrays = weight_files.efficientnet_lite0()
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        block, _, part = layer.name.partition("_") if layer.name.startswith("block") else ("", "", layer.name)
+        prefix = (f"_blocks.{block[5:]}." if block else "") + _LITE0_PARTS[part]
+        kernel = arrays[f"{prefix}.weight"]
+        if isinstance(layer, layers.BatchNormalization):
+            names = ("weight", "bias", "running_mean", "running_var")
+            layer.set_weights([arrays[f"{prefix}.{name}"] for name in names])
+        elif isinstance(layer, layers.DepthwiseConv2D):
+            layer.set_weights([kernel.transpose(2, 3, 0, 1)])
+        elif isinstance(layer, layers.Conv2D):
+            layer.set_weights([kernel.transpose(2, 3, 1, 0)])
+        else:
+            layer.set_weights([kernel.T, arrays[f"{prefix}.bias"]])
+
+
+def resnet50(path: str = "", download_allowed: bool = False) -> keras.Model:
+    """keras.applications.ResNet50 with its official ImageNet weights and 1000-class head.
+
+    Expects images that went through keras.applications.resnet50.preprocess_input. 25,636,712
+    parameters. Where the weights come from: see helpers.weights.resnet50, which raises WeightsUnavailable.
+    """
+    file = weight_files.resnet50(path, download_allowed)
+    model = keras.applications.ResNet50(weights=None)
+    model.load_weights(file)
+    print(f"ResNet50: official ImageNet weights from {file.name}, MD5 verified")
+    return model
+
+
+def classifier_head(
+    input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
+) -> keras.Sequential:
+    """A classifier for features of `input_shape` (without the batch axis): softmax over `classes`.
+
+    Flattens, then one ReLU layer per entry of `hidden`, dropout, and the softmax layer.
+    """
+    head = keras.Sequential([keras.Input(input_shape), layers.Flatten()], name="head")
+    for units in hidden:
+        head.add(layers.Dense(units, activation="relu"))
+    if dropout:
+        head.add(layers.Dropout(dropout))
+    head.add(layers.Dense(classes, activation="softmax"))
+    return head
+
+
+def decode_predictions(probabilities: np.ndarray, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """The `top` most probable ImageNet classes of each image: [(WordNet id, name, probability), ...].
+
+    probabilities: (n, 1000). Same result as keras.applications' function of that name, whose class table
+    is a download. Raises ValueError for another shape or `top`.
+    """
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 2 or probabilities.shape[1] != 1000:
+        raise ValueError(f"probabilities must have shape (n, 1000), not {probabilities.shape}")
+    if not 1 <= top <= 1000:
+        raise ValueError(f"top must be 1 to 1000, not {top}")
+    classes = imagenet_classes()
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    return [[(*classes[i], float(row[i])) for i in best] for row, best in zip(probabilities, order, strict=True)]
+
+
+def parameter_counts(model: keras.Model) -> tuple[int, int, int]:
+    """Numbers in the weights of `model`: (all, trainable, frozen), as in its summary."""
+    trainable, frozen = (
+        sum(int(np.prod(w.shape)) for w in group) for group in (model.trainable_weights, model.non_trainable_weights)
+    )
+    return trainable + frozen, trainable, frozen

@@ -1,0 +1,94 @@
+"""The figures that several notebooks share. They draw with pyplot; notebooks end the cell with plt.show()."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+
+def image_grid(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    columns: int = 5,
+    colours: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
+    """Images side by side, each under its title; `colours` are title colours, for instance right or wrong.
+
+    images: each (h, w, 3) uint8 or (h, w) grey. Raises ValueError when the lengths differ or are 0.
+    """
+    if not len(images) or len(images) != len(titles):
+        raise ValueError(f"image_grid needs one title per image: got {len(images)} images and {len(titles)} titles")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.5 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, (axis, image, text) in enumerate(zip(axes.flat, images, titles, strict=False)):
+        axis.imshow(image, cmap="gray", interpolation="nearest")
+        axis.set_title(text, fontsize=9, color=colours[index] if colours else "black")
+    figure.suptitle(title)
+
+
+def training_curves(
+    histories: Mapping[str, Mapping[str, Sequence[float]]], metrics: Sequence[str] = ("accuracy", "loss")
+) -> None:
+    """One panel per metric, one colour per run: training dashed, validation solid, epochs from 1.
+
+    histories: {name: History.history}. The axes fit the data, so that small differences can be seen.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(5 * len(metrics), 3.6), squeeze=False, layout="constrained")
+    for axis, metric in zip(axes.flat, metrics, strict=True):
+        for number, (name, history) in enumerate(histories.items()):
+            for key, style, part in ((metric, "--", "training"), (f"val_{metric}", "-", "validation")):
+                if key in history:
+                    epochs = range(1, len(history[key]) + 1)
+                    label = f"{name}, {part}" if name else part
+                    axis.plot(epochs, history[key], style, color=f"C{number}", marker=".", label=label)
+        axis.set(title=metric.capitalize(), xlabel="epoch", ylabel=metric)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend(fontsize=8)
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = "") -> None:
+    """Counts of (true class, predicted class); the diagonal is right. Colours show the mistakes."""
+    classes = len(class_names)
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (true, predicted), 1)
+    mistakes = counts * (1 - np.eye(classes, dtype=int))
+    side = max(3.5, 0.45 * classes + 1.5)
+    _, axis = plt.subplots(figsize=(side, side), layout="constrained")
+    axis.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        dark = mistakes[row, column] > 0.6 * mistakes.max() and mistakes.any()
+        axis.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color="w" if dark else "k")
+    names = [name.replace("_", " ") for name in class_names]
+    axis.set_xticks(range(classes), names, rotation=0 if max(map(len, names)) < 3 else 90)
+    axis.set_yticks(range(classes), names)
+    right = np.trace(counts)
+    axis.set(xlabel="predicted class", ylabel="true class", title=title or f"{right} of {counts.sum()} right")
+
+
+def top_k_bars(image: np.ndarray, predictions: Sequence[tuple[str, str, float]], title: str = "") -> None:
+    """A picture beside the bars of its most probable classes.
+
+    image: uint8, (h, w, 3).  predictions: [(WordNet id, name, probability), ...], best first.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(1, 1.6), layout="constrained")
+    left.imshow(image)
+    left.axis("off")
+    names = [name.replace("_", " ") for _, name, _ in predictions]
+    probabilities = [probability for *_, probability in predictions]
+    bars = right.barh(range(len(names)), probabilities, color=["C0"] + ["C7"] * (len(names) - 1))
+    right.bar_label(bars, [f"{p:.0%}" for p in probabilities], padding=3)
+    right.set_yticks(range(len(names)), names)
+    right.invert_yaxis()
+    right.set(xlim=(0, 1.12), xlabel="probability")
+    right.set_xticks(np.linspace(0, 1, 6))
+    right.xaxis.set_major_formatter(PercentFormatter(1))
+    right.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)

