@@ -1,0 +1,44 @@
+# Every target prepares the environment first (install.py): the active virtual or conda
+# environment, else .venv. Nothing is installed twice.
+
+SHELL = /bin/sh
+PYTHON := $(shell for p in python3 python python3.12 python3.13 python3.11; do \
+	$$p -E -S -c "" >/dev/null 2>&1 && echo $$p && break; done)
+ENV = $(if $(PYTHON),$(PYTHON) -E -s install.py,$(error No Python was found: \
+	install Python 3.11, 3.12 or 3.13 from python.org, then call make again))
+
+.PHONY: help run full weights html test outputs lint lab clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@echo "usage: make TARGET [NB=\"01 04\"] [PARAMS=\"EPOCHS=3\"]"
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile | while IFS='	' read -r t d; do printf '  %-9s %s\n' "$$t" "$$d"; done
+
+run:  ## run the notebooks; results and pages in build/ (NB: which, PARAMS: values of their parameters)
+	@$(ENV) -m helpers.batch --notebooks "$$NB" --params "$$PARAMS"
+
+full:  ## the same at full size: more data, more seeds, hours; goes on where it was interrupted
+	@$(ENV) -m helpers.batch --profile full --notebooks "$$NB" --params "$$PARAMS"
+
+weights:  ## fetch ResNet50's weights (98 MB) ahead of time, and check them
+	@$(ENV) -m helpers.weights
+
+html:  ## only make the pages again, from what was run last
+	@$(ENV) -m helpers.batch --html-only
+
+test:  ## all tests, with the network cut off
+	@$(ENV) tests/offline.py -m pytest --nbval
+
+lint:  ## check the style of code and notebooks
+	@$(ENV) -m ruff check .
+	@$(ENV) -m ruff format --check .
+
+outputs:  ## refresh the committed outputs (NB: which)
+	@$(ENV) tests/refresh_outputs.py $(NB)
+
+lab:  ## open JupyterLab on the notebooks
+	@$(ENV) -m jupyterlab notebooks
+
+clean:  ## remove build/ and caches, not the environment
+	rm -rf build .pytest_cache .ruff_cache helpers.egg-info
+	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print | xargs rm -rf
