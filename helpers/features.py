@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
 import keras
 import numpy as np
 import platformdirs
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from helpers.files import file_digest, progress_off
 from helpers.pictures import check_images
@@ -30,11 +33,12 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
     """Features of `images` at the output of `model`, in inference mode.
 
     images: uint8, (n, height, width, 3), RGB, 0-255. Returns float32, (n, *model.output_shape[1:]).
-    Streams in batches of 32 (measured fastest on CPU; memory does not grow with n) into a file in
-    cache_folder(), which is mapped into memory read-only: a second call with the same architecture,
-    weights and images reads it, an interrupted one goes on where it stopped, and two processes do the
-    work once. A damaged file is computed anew, an unwritable folder is done without; both are said on
-    stderr. Raises ValueError for other dtypes, and for shapes that the model does not take.
+    Streams in batches of 32 (measured fastest on CPU) into a file in cache_folder(), which is then
+    mapped into memory read-only: memory does not grow with n. A second call with the same architecture,
+    weights and images reads the file, an interrupted one goes on where it stopped, and two processes do
+    the work once. A damaged file is computed anew, a folder that is not writable or full is done
+    without; both are said on stderr. Raises ValueError for other dtypes, and for shapes that the model
+    does not take.
     """
     check_images(images)
     expected = tuple(model.input_shape[1:])
@@ -42,56 +46,85 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
         raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: see helpers.data.resize")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    if not cache or len(images) == 0:
-        return _compute(model, images, batch_size, np.empty((len(images), *model.output_shape[1:]), np.float32))
-    name = f"{model.name}-{len(images)}-{_fingerprint(model, images)}"
+    with tqdm(total=len(images), desc=model.name, unit="image", leave=False, disable=progress_off()) as bar:
+        if cache and len(images):
+            try:
+                return _from_folder(model, images, batch_size, bar)
+            except OSError as error:
+                reason = error.strerror or error
+                print(f"features are not cached: {cache_folder()} cannot be written ({reason})", file=sys.stderr)
+                bar.reset()
+        return _compute(model, images, batch_size, bar)
+
+
+def _from_folder(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> np.ndarray:
+    """The features by way of the cache, under a lock of their own. Raises OSError where it cannot be used."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass  # the folder can be written
+    name = re.sub(r"_\d+$", "", model.name)  # without Keras's running number
+    path = folder / f"{name}-{len(images)}-{_fingerprint(model, images)}.npy"
+    with filelock.FileLock(path.with_suffix(".lock")):
+        features = _finished(path)
+        if features is None:
+            _fill(path, model, images, batch_size, bar)
+            features = np.load(path, mmap_mode="r", allow_pickle=False)
+    return features
+
+
+def _finished(path: Path) -> np.ndarray | None:
+    """The features in `path` if they are whole; None, with a word on stderr, if they are damaged."""
+    note = path.with_suffix(".json")
+    if not (path.exists() and note.exists()):
+        return None
     try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        lock = filelock.FileLock(folder / f"{name}.lock")
-    except OSError as error:
-        print(f"features are not cached: {cache_folder()} is not writable ({error.strerror})", file=sys.stderr)
-        return extract(model, images, batch_size, cache=False)
-    with lock:
-        return _cached(model, images, batch_size, folder / f"{name}.npy")
+        if json.loads(note.read_text())["sha256"] == file_digest(path):
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, KeyError, TypeError):
+        pass
+    print(f"the cached features {path.name} are damaged: computing them again", file=sys.stderr)
+    note.unlink()
+    return None
 
 
-def _cached(model: keras.Model, images: np.ndarray, batch_size: int, path: Path) -> np.ndarray:
-    """The features in `path`, after making the file if it is missing or damaged. Holds the lock."""
-    note = path.with_suffix(".json")  # written last: its presence says that the features are whole
-    if note.exists():
-        try:
-            if json.loads(note.read_text())["sha256"] == file_digest(path):
-                return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, KeyError):
-            pass
-        print(f"the cached features {path.name} are damaged: computing them again", file=sys.stderr)
-        note.unlink()
+def _fill(path: Path, model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> None:
+    """Write the features to `path`, chunk by chunk beside it, going on from an interrupted run.
+
+    Plain writes instead of a memory map: what is written leaves this process's memory, and a full disk
+    is an OSError rather than the end of the process.
+    """
     partial, progress = path.with_suffix(".partial"), path.with_suffix(".progress")
     shape = (len(images), *model.output_shape[1:])
-    done = _resumable(partial, progress, shape)
-    features = np.lib.format.open_memmap(partial, "r+" if done else "w+", np.float32, shape)
-    for start in range(done, len(images), CHUNK):
-        _compute(model, images[start : start + CHUNK], batch_size, features[start : start + CHUNK], start, len(images))
-        features.flush()
-        _write_atomically(progress, {"done": min(start + CHUNK, len(images))})
-    del features
+    chunk_bytes = CHUNK * 4 * math.prod(shape[1:])
+    partial.touch()
+    with open(partial, "r+b") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        first, digests = file.tell(), []
+        for digest in _digests(progress):
+            if hashlib.sha256(file.read(chunk_bytes)).hexdigest() != digest:
+                break
+            digests.append(digest)
+        file.seek(first + len(digests) * chunk_bytes)
+        done = min(len(digests) * CHUNK, len(images))
+        bar.update(done)
+        for start in range(done, len(images), CHUNK):
+            chunk = _compute(model, images[start : start + CHUNK], batch_size, bar)
+            file.write(chunk)
+            file.flush()
+            digests.append(hashlib.sha256(chunk).hexdigest())
+            _write_atomically(progress, {"chunks": digests})
+    _write_atomically(path.with_suffix(".json"), {"sha256": file_digest(partial), "shape": shape, "model": model.name})
     os.replace(partial, path)
-    _write_atomically(note, {"sha256": file_digest(path), "shape": shape, "model": model.name})
-    progress.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    progress.unlink()
 
 
-def _resumable(partial: Path, progress: Path, shape: tuple[int, ...]) -> int:
-    """How many images of an interrupted run are in `partial`; 0 to start over."""
+def _digests(progress: Path) -> list[str]:
+    """SHA-256 of every chunk that an interrupted run has finished."""
     try:
-        done = int(json.loads(progress.read_text())["done"])
-        stored = np.load(partial, mmap_mode="r", allow_pickle=False)
-        return done if stored.shape == shape and 0 <= done <= shape[0] else 0
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return 0
+        return list(json.loads(progress.read_text())["chunks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _write_atomically(path: Path, content: dict) -> None:
@@ -101,17 +134,56 @@ def _write_atomically(path: Path, content: dict) -> None:
     os.replace(temporary, path)
 
 
-def _compute(
-    model: keras.Model, images: np.ndarray, batch_size: int, out: np.ndarray, first: int = 0, total: int | None = None
-) -> np.ndarray:
-    """Fill `out` with the features of `images`, which are number `first` onwards of `total`."""
-    total = len(images) if total is None else total
-    with tqdm(total=total, initial=first, desc=model.name, unit="image", leave=False, disable=progress_off()) as bar:
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            out[start : start + batch_size] = model.predict_on_batch(batch)
-            bar.update(len(batch))
-    return out
+def _compute(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> np.ndarray:
+    """Features of `images`, moving `bar` on by one per image."""
+    features = np.empty((len(images), *model.output_shape[1:]), np.float32)
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        features[start : start + batch_size] = model.predict_on_batch(batch)
+        bar.update(len(batch))
+    return features
+
+
+class Batches(keras.utils.PyDataset):
+    """Inputs and labels in shuffled batches for `fit`, taken from memory or disk one batch at a time.
+
+    inputs: (n, ...), for instance what `extract` returns; `fit` itself would first copy all of it into
+    memory. The order depends on `seed` and the epoch alone, so that an interrupted training can go on:
+    `start(epoch)`, then `fit(..., shuffle=False)`. change(inputs, random), if given, is applied to every
+    batch, for instance to move and turn the pictures; `random` is decided by seed, epoch and batch.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        change: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(inputs) != len(labels):
+            raise ValueError(f"{len(inputs)} inputs need as many labels, not {len(labels)}")
+        self.inputs, self.labels, self.batch_size, self.seed, self.change = inputs, labels, batch_size, seed, change
+        self.start(0)
+
+    def start(self, epoch: int) -> None:
+        """Go to the beginning of `epoch`, counted from 0."""
+        self.epoch = epoch
+        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
+
+    def on_epoch_end(self) -> None:
+        self.start(self.epoch + 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
+        inputs = self.inputs[chosen]
+        if self.change:
+            inputs = self.change(inputs, np.random.default_rng((self.seed, self.epoch, index)))
+        return inputs, self.labels[chosen]
 
 
 def _fingerprint(model: keras.Model, images: np.ndarray) -> str:

@@ -39,7 +39,11 @@ def training_curves(
     """One panel per metric, one colour per run: training dashed, validation solid, epochs from 1.
 
     histories: {name: History.history}. The axes fit the data, so that small differences can be seen.
+    Raises ValueError for a metric that no run has.
     """
+    measured = sorted({key.removeprefix("val_") for history in histories.values() for key in history})
+    if unknown := [metric for metric in metrics if metric not in measured]:
+        raise ValueError(f"no run measured {unknown[0]!r}: choose from {', '.join(measured)}")
     figure, axes = plt.subplots(1, len(metrics), figsize=(5 * len(metrics), 3.6), squeeze=False, layout="constrained")
     for axis, metric in zip(axes.flat, metrics, strict=True):
         for number, (name, history) in enumerate(histories.items()):
@@ -51,12 +55,21 @@ def training_curves(
         axis.set(title=metric.capitalize(), xlabel="epoch", ylabel=metric)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9)
 
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = "") -> None:
-    """Counts of (true class, predicted class); the diagonal is right. Colours show the mistakes."""
+    """Counts of (true class, predicted class); the diagonal is right. Colours show the mistakes.
+
+    true, predicted: integers, (n,), indices into class_names. Raises ValueError for anything else.
+    """
     classes = len(class_names)
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    if true.shape != predicted.shape:
+        raise ValueError(f"{len(true)} true classes, but {len(predicted)} predicted ones")
+    if len(true) and not (0 <= min(true.min(), predicted.min()) and max(true.max(), predicted.max()) < classes):
+        raise ValueError(f"{classes} class names, but classes outside 0 to {classes - 1}")
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (true, predicted), 1)
     mistakes = counts * (1 - np.eye(classes, dtype=int))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
+import sys
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-from helpers.files import SOURCES, FileError, download, keras_cache, packaged_file, verify
+from helpers.files import SOURCES, FileError, Unreachable, download, keras_cache, packaged_file, verify
 
 # Blocks of VGG16 (configuration D): (convolutions, channels). K. Simonyan and A. Zisserman, 2014, table 1.
 VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
@@ -177,6 +178,22 @@ def resnet50(path: str = "", download_allowed: bool = False) -> Path:
             raise WeightsUnavailable(f"{_RESNET50} is not on this machine, and no download was asked for")
         try:
             return download(_RESNET50_URL, file, _RESNET50_DIGEST)
-        except FileError as error:
+        except Unreachable as error:
             raise WeightsUnavailable(str(error)) from None
     return verify(file, _RESNET50_DIGEST, "Delete it and fetch it again.")
+
+
+def main() -> int:
+    """`python -m helpers.weights`: verify the packaged weights and fetch ResNet50's ahead of time."""
+    try:
+        vgg16_base()
+        efficientnet_lite0()
+        print(f"ResNet50: official ImageNet weights in {resnet50(download_allowed=True)}, MD5 verified")
+    except FileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

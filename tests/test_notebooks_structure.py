@@ -24,7 +24,7 @@ UNWANTED_OUTPUT = {
     "a warning": r"\w*Warning\b|^WARNING|^[WIE]\d{4} |absl::",
     "a traceback": r"Traceback \(most recent call last\)",
     "an object's address": r"\b0x[0-9a-f]{6,}",
-    "a progress bar": r"\d+%\|.*\||\[=+>?\.*\]|━{3,}|\bit/s\b|ms/step",
+    "a progress bar": r"\d+%\|.*\||\[=+>?\.*\]|\d ━{3,}|\bit/s\b|ms/step",
 }
 
 

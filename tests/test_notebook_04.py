@@ -1,0 +1,179 @@
+"""Notebook 04: what it claims about freezing, caching and old code is true, and its results are what it says.
+
+The claims are tested on the notebook's own cells and on the real network; the results are read from its
+committed outputs, which the comparison with a fresh run keeps true.
+"""
+
+import importlib
+import re
+import warnings
+from pathlib import Path
+
+from helpers import models
+
+# isort: split
+import keras
+import nbformat
+import numpy as np
+import pytest
+
+from helpers.data import mnist
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOK = nbformat.read(NOTEBOOKS / "04_vgg16_mnist.ipynb", as_version=4)
+SOLUTIONS = nbformat.read(NOTEBOOKS / "solutions" / "04_vgg16_mnist_solutions.ipynb", as_version=4)
+
+
+def cell(notebook, text: str):
+    """The one code cell whose source contains `text`."""
+    (found,) = [c for c in notebook.cells if c.cell_type == "code" and text in c.source]
+    return found
+
+
+def printed(notebook, text: str) -> str:
+    """What the code cell with `text` printed."""
+    return "".join(o.text for o in cell(notebook, text).outputs if o.output_type == "stream")
+
+
+def percentages(text: str) -> list[float]:
+    return [float(p) for p in re.findall(r"(\d+\.\d)%", text)]
+
+
+# ---- freezing -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def article():
+    """The article's model, frozen by the notebook's own cell."""
+    keras.utils.set_random_seed(0)
+    names = {"article_vgg16": models.article_vgg16}
+    exec(cell(NOTEBOOK, "article.summary()").source.replace("article.summary()", ""), names)
+    return names["article"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train = mnist(48).train
+    return train.images[:96], train.labels[:96]
+
+
+@pytest.fixture
+def fresh(article):
+    """The article's model with its first weights, and the same dropout to come, before each test."""
+    if not hasattr(article, "first_weights"):
+        article.first_weights = article.get_weights()
+        article.first_seed = article.get_layer("dropout").seed_generator.state.numpy()
+
+    def restore():
+        article.set_weights(article.first_weights)
+        article.get_layer("dropout").seed_generator.state.assign(article.first_seed)
+        return article
+
+    return restore
+
+
+def test_the_counts_of_the_article(article):
+    assert models.parameter_counts(article) == (33_638_218, 18_923_530, 14_714_688)
+    trainable = {layer.name for layer in article.layers if layer.trainable_weights}
+    assert trainable == {"fc1", "fc2", "prediction"}
+
+
+def test_the_summary_shows_the_counts():
+    shown = "".join(o.get("data", {}).get("text/plain", "") for o in cell(NOTEBOOK, "article.summary()").outputs)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", shown)
+    for line in ("Total params: 33,638,218", "Trainable params: 18,923,530", "Non-trainable params: 14,714,688"):
+        assert line in shown
+
+
+def train(model, inputs, labels, batches=3):
+    """Steps of the article's recipe on the same batches, in the same order."""
+    model.compile(optimizer=keras.optimizers.SGD(0.05), loss="sparse_categorical_crossentropy")
+    for start in range(0, 32 * batches, 32):
+        model.train_on_batch(inputs[start : start + 32], labels[start : start + 32])
+
+
+def test_training_changes_the_head_and_nothing_else(fresh, digits):
+    model = fresh()
+    train(model, *digits)
+    pairs = zip(model.weights, model.first_weights, strict=True)
+    changed = {weight.path.split("/")[0] for weight, first in pairs if not np.array_equal(weight.numpy(), first)}
+    assert changed == {"fc1", "fc2", "prediction"}
+
+
+def test_the_head_on_features_is_the_article_on_pictures(fresh, digits):
+    """Same start, same batches, same dropout: the same predictions after training, one way or the other."""
+    pictures, labels = digits
+    model = fresh()
+    train(model, pictures, labels)
+    expected = model.predict(pictures, verbose=0)
+    assert np.abs(expected - fresh().predict(pictures, verbose=0)).max() > 0.01  # the training did something
+    model = fresh()
+    base = keras.Model(model.input, model.get_layer("block5_pool").output)
+    head = keras.Sequential([keras.Input((1, 1, 512)), *model.layers[-5:]])
+    train(head, base.predict(pictures, verbose=0), labels)
+    np.testing.assert_allclose(model.predict(pictures, verbose=0), expected, atol=1e-4)
+
+
+# ---- old and new code -----------------------------------------------------------------------------
+
+
+def test_the_schedule_is_the_old_decay():
+    names = {"keras": keras, "np": np, "LEARNING_RATE": 0.05}
+    exec(cell(NOTEBOOK, "InverseTimeDecay").source, names)
+    for step in (0, 1, 10, 9_380, 100_000):
+        assert float(names["schedule"](step)) == pytest.approx(0.05 / (1 + 1e-5 * step), rel=1e-5)
+
+
+def test_what_the_table_says_about_todays_keras():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("keras.layers.convolutional")
+    with pytest.raises(ValueError, match="lr"):
+        keras.optimizers.SGD(lr=0.05)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer = keras.optimizers.SGD(learning_rate=0.05, decay=1e-5)
+    assert "ignored" in str(caught[0].message) and float(optimizer.learning_rate) == pytest.approx(0.05)
+
+
+def test_every_line_of_the_old_code_fails_in_the_notebook():
+    said = printed(NOTEBOOK, "def report")
+    assert cell(NOTEBOOK, "def report").source.count("\nreport(") == said.count("\n    ") == 5
+
+
+# ---- results --------------------------------------------------------------------------------------
+
+
+def test_the_better_model_beats_the_article():
+    said = printed(NOTEBOOK, "~article_right")
+    (article, *_), (block3, *_) = (percentages(line) for line in said.splitlines()[:2])
+    assert block3 >= 98.5 and block3 - article > 5
+
+
+def test_block_3_is_the_best_cut_and_block_5_no_good():
+    for line in printed(NOTEBOOK, 'for scaling in ("unit", "imagenet")').splitlines():
+        if line.startswith(("unit", "imagenet")):
+            values = percentages(line)
+            assert len(values) == 5 and max(values) == values[2] and values[2] - values[4] > 5
+
+
+def test_receptive_fields():
+    said = printed(NOTEBOOK, "field += 2 * step")
+    assert re.findall(r"sees +(\d+)", said) == ["6", "16", "44", "100", "212"]
+    assert re.findall(r"says (.+) numbers", said)[-1] == "1 × 1 × 512"
+
+
+def test_no_test_digit_is_used_for_training():
+    """Test digits and labels occur only where something is predicted or evaluated."""
+    for c in NOTEBOOK.cells:
+        if c.cell_type == "code" and re.search(r"\.(fit|train_on_batch|adapt)\(", c.source):
+            assert not re.search(r"\btest\b|test_48|features\[2\]|better\[2\]", c.source), c.source
+
+
+def test_solution_of_the_order_of_freezing():
+    said = printed(SOLUTIONS, "freeze compile fit unfreeze")
+    assert [line.split()[-1] for line in said.splitlines()] == ["stays", "stays", "learns", "stays", "learns"]
+
+
+def test_solution_of_pretraining():
+    pixels, random, pretrained = percentages(printed(SOLUTIONS, "random VGG16"))
+    assert pixels + 5 < random < pretrained

@@ -1,0 +1,441 @@
+"""Odd image files, one kind after the other: each is read rightly, down to the pixels, or refused with a sentence."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from PIL import features as pillow_features
+
+from helpers import pictures
+from helpers.pictures import ImageError, center_crop, decode_image, read_image, read_pictures, resize
+
+# Six blocks of 32 x 32 pixels, 2 rows and 3 columns: no turn or reflection maps them onto themselves.
+COLOURS = np.array(
+    [[[200, 30, 40], [30, 180, 60], [40, 60, 190]], [[220, 200, 50], [120, 120, 120], [20, 20, 20]]], np.uint8
+)
+BLOCKS = COLOURS.repeat(32, axis=0).repeat(32, axis=1)
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def encoded(image, kind, **options) -> bytes:
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def jpeg(image=BLOCKS, **options) -> bytes:
+    return encoded(image, "JPEG", **({"quality": 95, "subsampling": 0} | options))
+
+
+def block_colours(image) -> np.ndarray:
+    """The mean colour of each block, away from its borders."""
+    height, width = image.shape[:2]
+    return image.reshape(height // 32, 32, width // 32, 32, 3)[:, 8:-8, :, 8:-8].mean(axis=(1, 3))
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def one_bit_png(width: int, height: int) -> bytes:
+    """A whole black-and-white PNG of any size, a thousand times smaller than its pixels."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def big_photo(seed=0) -> np.ndarray:
+    """A picture whose JPEG is long enough to lose a part in the middle."""
+    noise = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC))
+
+
+# ---- read rightly -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM"])
+def test_lossless_formats_are_read_exactly(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    image = decode_image(encoded(BLOCKS, kind, **options), kind)
+    assert image.dtype == np.uint8 and np.array_equal(image, BLOCKS)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}, {"subsampling": 2}])
+def test_jpeg(options):
+    image = decode_image(jpeg(**options), "photo.jpg")
+    assert image.shape == (64, 96, 3) and np.abs(block_colours(image) - COLOURS).max() < 4
+
+
+def test_webp_with_loss():
+    assert pillow_features.check("webp")
+    image = decode_image(encoded(BLOCKS, "WEBP", quality=95), "photo.webp")
+    assert np.abs(block_colours(image) - COLOURS).max() < 6
+
+
+UPRIGHT_TO_STORED = {  # what the camera stores when its orientation is 1 to 8 (EXIF 2.3, tag 274)
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT_TO_STORED)
+def test_exif_orientation(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = np.ascontiguousarray(UPRIGHT_TO_STORED[orientation](BLOCKS))
+    image = decode_image(jpeg(stored, exif=exif), "telephone.jpg")
+    assert image.shape == (64, 96, 3) and np.abs(block_colours(image) - COLOURS).max() < 4
+
+
+def test_grey():
+    image = decode_image(encoded(GREY, "PNG"), "grey.png")
+    assert np.array_equal(image, np.repeat(GREY[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey(kind):
+    deep = np.minimum(GREY.astype(int) * 257 + 100, 65535).astype(np.uint16)  # rounds to GREY
+    image = decode_image(encoded(deep, kind), "deep")
+    assert np.array_equal(image[..., 1], GREY) and np.array_equal(image[..., 0], image[..., 2])
+
+
+def test_16_bit_colour():
+    import cv2
+
+    coded = cv2.imencode(".png", BLOCKS[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    assert coded[24] == 16  # bits per sample
+    assert np.array_equal(decode_image(coded, "deep.png"), BLOCKS)
+
+
+def test_float_tiff():
+    image = decode_image(encoded(Image.fromarray(GREY.astype(np.float32) / 255), "TIFF"), "float.tiff")
+    assert np.array_equal(image[..., 0], GREY)
+
+
+def test_one_bit():
+    black_and_white = Image.fromarray((GREY > 99).astype(np.uint8) * 255).convert("1")
+    assert np.array_equal(decode_image(encoded(black_and_white, "PNG"), "fax.png")[..., 0], (GREY > 99) * 255)
+
+
+def test_palette():
+    palette = Image.fromarray(BLOCKS).convert("P", palette=Image.Palette.ADAPTIVE, colors=6)
+    assert np.array_equal(decode_image(encoded(palette, "PNG"), "palette.png"), BLOCKS)
+
+
+def test_palette_with_transparency_is_laid_on_white():
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putdata([0, 1])
+    image = decode_image(encoded(palette, "PNG", transparency=bytes((0, 255))), "sticker.png")
+    assert image.tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+def test_rgba_is_laid_on_white():
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], np.uint8)
+    assert decode_image(encoded(rgba, "PNG"), "logo.png").tolist() == [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
+
+
+def test_grey_with_alpha_is_laid_on_white():
+    la = Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA")
+    assert decode_image(encoded(la, "PNG"), "la.png").tolist() == [[[7, 7, 7], [255, 255, 255]]]
+
+
+def ink(colours) -> np.ndarray:
+    """CMYK with a fifth of black, for RGB colours up to 204."""
+    rgb = np.minimum(colours, 200).astype(float)
+    cmy = 255 - np.rint(rgb / 0.8)
+    return np.concatenate([cmy, np.full_like(cmy[..., :1], 51)], axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def test_cmyk_jpeg():
+    coded = jpeg(Image.fromarray(ink(BLOCKS), "CMYK"))
+    assert b"Adobe" in coded and Image.open(io.BytesIO(coded)).mode == "CMYK"
+    assert np.abs(block_colours(decode_image(coded, "print.jpg")) - np.minimum(COLOURS, 200)).max() < 6
+
+
+def test_ycck_jpeg():
+    """Photoshop's kind: C, M, Y are coded as the Y, Cb, Cr of 255 - C...; the Adobe marker says transform 2.
+
+    All are inverted in addition, which Pillow does while saving.
+    """
+    inks = ink(BLOCKS)
+    ycc = np.asarray(Image.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr"))
+    stored = np.concatenate([255 - ycc, inks[..., 3:]], axis=-1)
+    coded = bytearray(jpeg(Image.fromarray(stored, "CMYK")))
+    transform = coded.index(b"Adobe") + 11
+    assert coded[transform] == 0
+    coded[transform] = 2
+    image = decode_image(bytes(coded), "photoshop.jpg")
+    assert np.abs(block_colours(image) - np.minimum(COLOURS, 200)).max() < 6
+
+
+def test_animated_gif_gives_its_first_picture():
+    frames = [Image.fromarray(np.full((8, 8, 3), level, np.uint8)) for level in (10, 120, 240)]
+    coded = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(coded)).n_frames == 3
+    assert (decode_image(coded, "film.gif") == 10).all()
+
+
+def test_multi_page_tiff_gives_its_first_page():
+    pages = [Image.fromarray(BLOCKS), Image.fromarray(255 - BLOCKS)]
+    coded = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert Image.open(io.BytesIO(coded)).n_frames == 2
+    assert np.array_equal(decode_image(coded, "scan.tiff"), BLOCKS)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1)])
+def test_thin_pictures_are_read_and_can_be_cropped(shape):
+    image = decode_image(encoded(np.full((*shape, 3), 77, np.uint8), "PNG"), "thin.png")
+    assert image.shape == (*shape, 3) and (image == 77).all()
+    assert (center_crop(image, 224) == 77).all() and (resize(image, 224) == 77).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["my holiday photo.png", "猫的照片.png", "Åse & Zoë #1 100%.png", "no suffix", "liar.jpg"]
+)
+def test_file_names(tmp_path, name):
+    (tmp_path / name).write_bytes(encoded(BLOCKS, "PNG"))
+    assert np.array_equal(read_image(tmp_path / name), BLOCKS)
+    ((found, image),) = read_pictures(str(tmp_path / name))
+    assert found == name and np.array_equal(image, BLOCKS)
+
+
+def test_link_is_followed(tmp_path):
+    (tmp_path / "photo.png").write_bytes(encoded(BLOCKS, "PNG"))
+    (tmp_path / "link").symlink_to("photo.png")
+    assert np.array_equal(read_image(tmp_path / "link"), BLOCKS)
+
+
+def test_blank_jpeg_with_zero_runs_is_read():
+    """Long runs of zero bits are sound where the Huffman table says "blank block" with them."""
+    blank = jpeg(np.full((2000, 2000, 3), 255, np.uint8), optimize=True)
+    assert bytes(64) in blank
+    assert (decode_image(blank, "blank.jpg") == 255).all()
+
+
+def test_jpeg_followed_by_zeros_or_a_film_is_read():
+    for tail in (bytes(4096), b"\x00\x00\x00\x18ftypmp42" + bytes(4096)):
+        image = decode_image(jpeg() + tail, "motion.jpg")
+        assert np.abs(block_colours(image) - COLOURS).max() < 4
+
+
+# ---- refused with a sentence --------------------------------------------------------------------
+
+CUT_JPEG = jpeg(big_photo())
+REFUSED = {
+    "empty": (b"", r"is empty \(0 bytes\): copy or download it again"),
+    "text named .jpg": (b"This is not a picture.\n" * 99, "is not a picture that can be read: use JPEG, PNG"),
+    "web page named .jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "is not a picture that can be read"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not a picture that can be read"),
+    "heic of a telephone": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(99), "export HEIC as JPEG"),
+    "random bytes": (np.random.default_rng(0).bytes(5000), "is not a picture that can be read"),
+    "truncated jpeg": (CUT_JPEG[: len(CUT_JPEG) // 2], r"is damaged or cut off \(.+\): copy or download it again"),
+    "jpeg header only": (CUT_JPEG[:300], r"is damaged or cut off|is not a picture"),
+    "truncated png": (encoded(big_photo(), "PNG")[:-5000], "is damaged or cut off"),
+    "truncated gif": (encoded(big_photo(), "GIF")[:-5000], "is damaged or cut off"),
+    "truncated webp": (encoded(big_photo(), "WEBP")[:-500], "is damaged or cut off|is not a picture"),
+    "truncated tiff": (encoded(big_photo(), "TIFF")[:-5000], "is damaged or cut off"),
+    "truncated bmp": (encoded(big_photo(), "BMP")[:-5000], "is damaged or cut off"),
+    "bomb of 20000 x 20000": (one_bit_png(20000, 20000), "would unpack to far too many pixels: scale it down first"),
+    "bomb of 11000 x 11000": (one_bit_png(11000, 11000), "would unpack to 11000 x 11000 pixels, more than the limit"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refused(tmp_path, kind):
+    content, sentence = REFUSED[kind]
+    path = tmp_path / "holiday.jpg"
+    path.write_bytes(content)
+    with (
+        pytest.raises(ImageError, match=f"holiday.jpg {sentence}")
+        if sentence.startswith(("is", "would"))
+        else (pytest.raises(ImageError, match=f"holiday.jpg .*{sentence}"))
+    ):
+        read_image(path)
+
+
+def with_hole(content: bytes, at: float, size: int) -> bytes:
+    start = int(len(content) * at)
+    return content[:start] + bytes(size) + content[start + size :]
+
+
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("size", [100, 512, 4096])
+def test_zero_bytes_in_the_middle(at, size):
+    """A JPEG with a hole unpacks without complaint, to garbage; a PNG has check sums."""
+    assert len(CUT_JPEG) > 3 * 4096
+    damaged = with_hole(CUT_JPEG, at, size)
+    garbage = np.asarray(Image.open(io.BytesIO(damaged)))
+    assert np.abs(garbage.astype(int) - read(CUT_JPEG)).max() > 50
+    with pytest.raises(ImageError, match=r"holed is damaged \(a stretch of zero bytes inside\)"):
+        decode_image(damaged, "holed")
+    with pytest.raises(ImageError, match="holed is damaged or cut off"):
+        decode_image(with_hole(encoded(big_photo(), "PNG"), at, size), "holed")
+
+
+def read(content):
+    return decode_image(content, "sound").astype(int)
+
+
+@pytest.mark.parametrize("side", [11000, 20000])
+def test_bombs_are_refused_before_they_are_unpacked(side, monkeypatch):
+    bomb, unpacked = one_bit_png(side, side), []
+    assert len(bomb) < 100_000
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: unpacked.append(self.size))
+    with pytest.raises(ImageError, match="would unpack"):
+        decode_image(bomb, "bomb.png")
+    assert unpacked == []
+
+
+def test_large_but_honest_pictures_are_read():
+    assert decode_image(one_bit_png(8000, 6000), "48 megapixels.png").shape == (6000, 8000, 3)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(ImageError, match=r"nowhere.jpg: no such file; check the spelling and the folder"):
+        read_image(tmp_path / "nowhere.jpg")
+
+
+def test_folder(tmp_path):
+    with pytest.raises(ImageError, match="is a folder: give the path of one picture in it"):
+        read_image(tmp_path)
+
+
+def test_dangling_link(tmp_path):
+    (tmp_path / "link.jpg").symlink_to("gone.jpg")
+    with pytest.raises(ImageError, match="link.jpg: no such file; the link points to nothing"):
+        read_image(tmp_path / "link.jpg")
+
+
+def test_link_to_itself(tmp_path):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with pytest.raises(ImageError, match="loop.jpg cannot be opened: Too many levels"):
+        read_image(tmp_path / "loop.jpg")
+
+
+def test_no_read_permission(tmp_path, monkeypatch):
+    """The system's answer is put in place, since root may read everything."""
+    (tmp_path / "secret.jpg").write_bytes(jpeg())
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(pictures.Path, "read_bytes", denied)
+    with pytest.raises(ImageError, match="secret.jpg cannot be opened: Permission denied; check its permissions"):
+        read_image(tmp_path / "secret.jpg")
+
+
+def test_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="pipe.jpg is a device or pipe, not a file"):
+        read_image(tmp_path / "pipe.jpg")
+
+
+def test_endless_device():
+    with pytest.raises(ImageError, match="/dev/zero is a device or pipe, not a file"):
+        read_image("/dev/zero")
+
+
+def test_file_name_too_long():
+    with pytest.raises(ImageError, match="File name too long"):
+        read_image("x" * 300 + ".jpg")
+
+
+def test_huge_file_is_not_loaded(tmp_path):
+    with open(tmp_path / "film.mov", "wb") as file:
+        file.truncate(10**12)  # takes no space
+    with pytest.raises(ImageError, match="film.mov is larger than 50 MB"):
+        read_image(tmp_path / "film.mov")
+
+
+# ---- folders ------------------------------------------------------------------------------------
+
+
+def test_one_bad_file_does_not_stop_the_others(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(BLOCKS, "PNG"))
+    (tmp_path / "b.jpg").write_bytes(b"not a picture")
+    (tmp_path / "c.jpg").write_bytes(CUT_JPEG[:5000])
+    (tmp_path / "d.jpg").symlink_to("gone")
+    (tmp_path / "e.png").write_bytes(encoded(255 - BLOCKS, "PNG"))
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    found = dict(read_pictures(str(tmp_path)))
+    assert list(found) == ["a.png", "b.jpg", "c.jpg", "d.jpg", "e.png"]
+    assert np.array_equal(found["a.png"], BLOCKS) and np.array_equal(found["e.png"], 255 - BLOCKS)
+    assert all(isinstance(found[name], ImageError) and name in str(found[name]) for name in ("b.jpg", "c.jpg", "d.jpg"))
+
+
+def test_pictures_are_read_one_at_a_time(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(encoded(BLOCKS, "PNG"))
+    following = read_pictures(str(tmp_path))
+    next(following)
+    (tmp_path / "1.png").write_bytes(b"changed meanwhile")
+    assert isinstance(next(following)[1], ImageError)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(ImageError, match="holds no file: put pictures into it"):
+        list(read_pictures(str(tmp_path)))
+
+
+def test_folder_without_permission(tmp_path, monkeypatch):
+    def denied(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(pictures.Path, "iterdir", denied)
+    with pytest.raises(ImageError, match="cannot be read: Permission denied; check its permissions"):
+        list(read_pictures(str(tmp_path)))
+
+
+def test_source_that_does_not_exist(tmp_path):
+    ((name, problem),) = read_pictures(str(tmp_path / "nothing"))
+    assert name == "nothing" and "no such file" in str(problem)
+
+
+# ---- resizing and cropping ----------------------------------------------------------------------
+
+
+def test_center_crop_keeps_proportions():
+    image = np.zeros((100, 400, 3), np.uint8)
+    image[10:90, 160:240] = 200  # a centred square of 80 of 100
+    crop = center_crop(image, 200, fraction=1.0)
+    assert crop.shape == (200, 200, 3)
+    rows, columns = np.nonzero(crop[..., 0] > 100)
+    assert np.ptp(rows) == np.ptp(columns) == 159
+
+
+def test_center_crop_takes_the_fraction():
+    image = np.zeros((80, 80, 3), np.uint8)
+    image[5:75, 5:75] = 200  # 70 of 80 is 0.875
+    assert (center_crop(image, 35) == 200).all()
+
+
+def test_resize_stretches_and_averages():
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert (resize(stripes, 32) == 100).all()
+    assert resize(np.stack([stripes] * 2), 32).shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: resize(BLOCKS, 0), "size must be at least 1"),
+    (lambda: center_crop(BLOCKS, 10, fraction=0), "fraction must lie between 0 and 1"),
+    (lambda: center_crop(BLOCKS, 10, fraction=1.5), "fraction must lie between 0 and 1"),
+])  # fmt: skip
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

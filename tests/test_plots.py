@@ -1,0 +1,155 @@
+"""helpers.plots: what is drawn is what was given, nothing cut off, bad input refused."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from helpers import plots
+
+HISTORY = {
+    "accuracy": [0.90, 0.95, 0.96],
+    "val_accuracy": [0.92, 0.94, 0.955],
+    "loss": [0.4, 0.2, 0.1],
+    "val_loss": [0.3, 0.2, 0.2],
+}
+PREDICTIONS = [("n1", "tiger_cat", 0.7), ("n2", "tabby", 0.2), ("n3", "lynx", 0.05)]
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+def axes():
+    """The axes of the one figure that was drawn."""
+    assert len(plt.get_fignums()) == 1
+    return plt.gcf().axes
+
+
+def nothing_cut_off() -> None:
+    """All that is drawn lies inside the figure."""
+    figure = plt.gcf()
+    figure.canvas.draw()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 > -0.02 and drawn.y0 > -0.02 and drawn.x1 < width + 0.02 and drawn.y1 < height + 0.02, drawn
+
+
+def grey(value: int) -> np.ndarray:
+    return np.full((4, 4, 3), value, np.uint8)
+
+
+def test_image_grid_shows_every_picture_under_its_title():
+    plots.image_grid(
+        [grey(v) for v in (10, 20, 30)], ["a", "b", "c"], columns=2, colours=["green", "red", "k"], title="t"
+    )
+    shown = [a for a in axes() if a.images]
+    assert [a.images[0].get_array()[0, 0, 0] for a in shown] == [10, 20, 30]
+    assert [a.get_title() for a in shown] == ["a", "b", "c"]
+    assert [a.title.get_color() for a in shown] == ["green", "red", "k"]
+    assert not any(a.axison for a in axes()) and plt.gcf().get_suptitle() == "t"
+    nothing_cut_off()
+
+
+def test_image_grid_takes_grey_pictures_and_one():
+    plots.image_grid([np.zeros((4, 4), np.uint8)], ["one"])
+    assert len(axes()) == 1
+
+
+@pytest.mark.parametrize(("images", "titles"), [([], []), ([grey(0)], []), ([grey(0)], ["a", "b"])])
+def test_image_grid_refuses_other_lengths(images, titles):
+    with pytest.raises(ValueError, match="one title per image"):
+        plots.image_grid(images, titles)
+    assert not plt.get_fignums()
+
+
+def test_long_titles_stay_inside():
+    plots.image_grid([grey(9)] * 10, ["Egyptian cat or tabby 0.98"] * 10)
+    nothing_cut_off()
+
+
+def test_training_curves_show_all_values_from_epoch_1():
+    plots.training_curves({"first": HISTORY, "second": {k: v[:2] for k, v in HISTORY.items()}})
+    left, right = axes()
+    for axis, metric in ((left, "accuracy"), (right, "loss")):
+        assert axis.get_xlabel() == "epoch" and metric in axis.get_ylabel()
+        lines = {line.get_label(): line for line in axis.lines}
+        assert list(lines) == ["first, training", "first, validation", "second, training", "second, validation"]
+        np.testing.assert_array_equal(lines["first, training"].get_xdata(), [1, 2, 3])
+        np.testing.assert_array_equal(lines["first, training"].get_ydata(), HISTORY[metric])
+        np.testing.assert_array_equal(lines["second, validation"].get_ydata(), HISTORY[f"val_{metric}"][:2])
+    assert lines["first, training"].get_color() != lines["second, training"].get_color()
+    assert lines["first, training"].get_linestyle() != lines["first, validation"].get_linestyle()
+    nothing_cut_off()
+
+
+def test_training_curves_fit_the_data():
+    """An accuracy between 0.90 and 0.96 fills the axis, instead of lying flat at the top of 0 to 1."""
+    plots.training_curves({"": HISTORY})
+    low, high = axes()[0].get_ylim()
+    assert 0.85 < low <= 0.90 and 0.96 <= high < 1.0
+    assert [line.get_label() for line in axes()[0].lines] == ["training", "validation"]
+
+
+def test_training_curves_of_one_epoch_without_validation():
+    plots.training_curves({"": {"loss": [0.5]}}, metrics=("loss",))
+    (axis,) = axes()
+    assert len(axis.lines) == 1 and axis.get_title() == "Loss"
+
+
+def test_training_curves_refuse_a_metric_that_was_not_measured():
+    with pytest.raises(ValueError, match="'acc'.*accuracy, loss"):
+        plots.training_curves({"": HISTORY}, metrics=("acc",))
+
+
+def test_confusion_matrix_counts():
+    true, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
+    plots.confusion_matrix(true, predicted, ["a", "b", "c"])
+    (axis,) = axes()
+    found = {t.get_position()[::-1]: int(t.get_text()) for t in axis.texts}
+    assert found == {(0, 0): 1, (0, 1): 1, (1, 1): 1, (2, 2): 1, (2, 0): 2}  # {(true, predicted): how often}
+    shades = axis.images[0].get_array()
+    assert shades[2, 0] == 2 and shades[2, 2] == 0 and shades.sum() == 3  # the mistakes only
+    assert axis.get_xlabel() == "predicted class" and axis.get_ylabel() == "true class"
+    assert axis.get_title() == "3 of 6 right"
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b", "c"]
+    nothing_cut_off()
+
+
+def test_confusion_matrix_without_mistakes_and_with_long_names():
+    plots.confusion_matrix(np.arange(12), np.arange(12), [f"Egyptian_cat_{i}" for i in range(12)], title="none")
+    assert axes()[0].get_title() == "none" and axes()[0].get_xticklabels()[0].get_text() == "Egyptian cat 0"
+    nothing_cut_off()
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "message"),
+    [
+        ([0, 1], [0], "2 true classes, but 1 predicted"),
+        ([0, 3], [0, 1], "outside 0 to 2"),
+        ([0, -1], [0, 1], "outside 0 to 2"),
+    ],
+)
+def test_confusion_matrix_refuses_bad_labels(true, predicted, message):
+    with pytest.raises(ValueError, match=message):
+        plots.confusion_matrix(np.array(true), np.array(predicted), ["a", "b", "c"])
+
+
+def test_top_k_bars():
+    plots.top_k_bars(grey(5), PREDICTIONS, title="what is it?")
+    left, right = axes()
+    assert left.images[0].get_array()[0, 0, 0] == 5
+    assert [bar.get_width() for bar in right.patches] == [0.7, 0.2, 0.05]
+    assert [t.get_text() for t in right.get_yticklabels()] == ["tiger cat", "tabby", "lynx"]
+    assert right.yaxis_inverted() and right.get_xlabel() == "probability"
+    assert [t.get_text() for t in right.texts] == ["70%", "20%", "5%"]
+    nothing_cut_off()
+
+
+def test_top_k_bars_of_a_certain_prediction_and_a_long_name():
+    plots.top_k_bars(grey(5), [("n1", "a_name_of_great_length_with_many_words", 1.0)])
+    nothing_cut_off()
