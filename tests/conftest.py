@@ -39,7 +39,7 @@ def enter_reference_env() -> None:
 
 
 enter_reference_env()
-import helpers  # noqa: E402, F401  after the environment is set, and before any test imports Keras
+import helpers  # noqa: E402, F401, I001  after the environment is set, and before any test imports Keras
 
 
 # nbval never compares pictures. A figure that became another one (a lost curve, another photograph,

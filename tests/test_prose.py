@@ -152,7 +152,8 @@ def test_facts_have_sources_and_are_used():
     text = "\n".join(prose_of(nbformat.read(p, as_version=4)) for p in NOTEBOOKS + SOLUTIONS)
     text += (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for fact in read_facts():
-        assert {"value", "source"} <= set(fact) <= {"value", "source", "notebooks"} and len(str(fact["source"]).strip()) > 5, fact
+        assert {"value", "source"} <= set(fact) <= {"value", "source", "notebooks"}, fact
+        assert len(str(fact["source"]).strip()) > 5, fact
         assert str(fact["value"]) in text, f"facts.yml: {fact['value']} is quoted nowhere"
 
 
