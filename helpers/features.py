@@ -49,12 +49,16 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
     with tqdm(total=len(images), desc=model.name, unit="image", leave=False, disable=progress_off()) as bar:
         if cache and len(images):
             try:
-                return _from_folder(model, images, batch_size, bar)
+                features = _from_folder(model, images, batch_size, bar)
+                bar.refresh()  # quick work would end before the bar's first redraw
+                return features
             except OSError as error:
                 reason = error.strerror or error
                 print(f"features are not cached: {cache_folder()} cannot be written ({reason})", file=sys.stderr)
                 bar.reset()
-        return _compute(model, images, batch_size, bar)
+        features = _compute(model, images, batch_size, bar)
+        bar.refresh()
+        return features
 
 
 def _from_folder(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> np.ndarray:
