@@ -1,0 +1,136 @@
+"""The reader's folder: each kind of good and bad one."""
+
+import helpers  # noqa: F401, I001
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.folders import FolderError, image_folder
+
+
+def picture(path, seed, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def classes(root, counts, start=0):
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture(root / name / f"{number:03d}.png", start := start + 1)
+    return root
+
+
+def test_one_folder_per_class(tmp_path):
+    splits = image_folder(classes(tmp_path, {"dog": 10, "cat": 10}), 16)
+    assert splits.train.class_names == ("cat", "dog")
+    assert [len(part) for part in splits] == [12, 4, 4]
+    assert splits.train.images.shape[1:] == (16, 16, 3)
+    pixels = [image.tobytes() for part in splits for image in part.images]
+    assert len(set(pixels)) == 20, "every picture is in one part only"
+
+
+def test_train_and_test_folders(tmp_path):
+    classes(tmp_path / "train", {"a": 10, "b": 10})
+    classes(tmp_path / "test", {"a": 3, "b": 4}, start=100)
+    assert [len(part) for part in image_folder(tmp_path, 8)] == [16, 4, 7]
+
+
+def test_copies_of_training_pictures_leave_the_test_set(tmp_path, capsys):
+    classes(tmp_path / "train", {"a": 10, "b": 10})
+    classes(tmp_path / "test", {"a": 5, "b": 5}, start=16)  # four of these are among the training pictures
+    splits = image_folder(tmp_path, 8)
+    known = {image.tobytes() for part in splits[:2] for image in part.images}
+    assert len(splits.test) and not known & {image.tobytes() for image in splits.test.images}
+    assert "copies of others" in capsys.readouterr().err
+
+
+def test_nested_folders_and_mixed_sizes(tmp_path):
+    classes(tmp_path, {"a": 3, "b": 3})
+    for number in range(4):
+        picture(tmp_path / "a" / "holiday" / "day 1" / f"{number}.jpg", 50 + number, size=(20 + 30 * number, 25))
+    splits = image_folder(tmp_path, 24)
+    assert sum(len(part) for part in splits) == 10
+
+
+def test_the_square_in_the_middle_is_taken(tmp_path):
+    for name in ("a", "b"):
+        for number in range(3):
+            wide = np.zeros((20, 60, 3), np.uint8)
+            wide[:, 20:40] = 100 + 50 * (name == "b") + number
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(wide).save(tmp_path / name / f"{number}.png")
+    assert image_folder(tmp_path, 10).train.images.min() >= 100
+
+
+def test_unreadable_files_are_left_out_and_said(tmp_path, capsys):
+    classes(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "a" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "a" / "notes.txt").write_text("not looked at")
+    (tmp_path / "b" / "empty.png").touch()
+    assert sum(len(part) for part in image_folder(tmp_path, 8)) == 10
+    said = capsys.readouterr().err
+    assert "2 of 12 files left out" in said and "broken.jpg" in said
+
+
+def test_a_thousand_classes(tmp_path):
+    classes(tmp_path, {f"c{number:04d}": 3 for number in range(1000)})
+    splits = image_folder(tmp_path, 4)
+    assert len(splits.train.class_names) == 1000
+    assert set(splits.train.labels) == set(range(1000))
+
+
+def test_per_class_limits_what_is_read(tmp_path):
+    classes(tmp_path, {"a": 30, "b": 8})
+    splits = image_folder(tmp_path, 4, per_class=10)
+    assert sum((part.labels == 0).sum() for part in splits) == 10
+    same = image_folder(tmp_path, 4, per_class=10)
+    assert all((a.images == b.images).all() for a, b in zip(splits, same, strict=True)), "the same draw each time"
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({}, "holds 0 class folders; two or more"),
+        ({"only": 9}, "holds 1 class folder; two or more"),
+        ({"a": 9, "b": 1}, r"too few pictures in b \(1\): every class needs at least 3"),
+        ({"a": 1, "b": 1, "c": 1}, "too few pictures in a"),
+        ({"a": 9, "b": 0}, r"too few pictures in b \(0\)"),
+        ({f"{n}": 1 for n in range(9)}, "and 4 more"),
+    ],
+)
+def test_too_little_is_refused(tmp_path, counts, says):
+    with pytest.raises(FolderError, match=says):
+        image_folder(classes(tmp_path, counts), 8)
+
+
+def test_not_a_folder(tmp_path):
+    with pytest.raises(FolderError, match="is not a folder"):
+        image_folder(tmp_path / "nowhere")
+    picture(tmp_path / "one.png", 1)
+    with pytest.raises(FolderError, match="is not a folder"):
+        image_folder(tmp_path / "one.png")
+    with pytest.raises(FolderError, match="side by side: sort them"):
+        image_folder(tmp_path)
+
+
+def test_train_and_test_must_have_the_same_classes(tmp_path):
+    classes(tmp_path / "train", {"a": 5, "b": 5})
+    classes(tmp_path / "test", {"a": 5, "c": 5}, start=50)
+    with pytest.raises(FolderError, match="train and test have different classes"):
+        image_folder(tmp_path, 8)
+
+
+def test_only_copies(tmp_path):
+    for name in ("a", "b"):
+        for number in range(5):
+            picture(tmp_path / name / f"{number}.png", 7)
+    with pytest.raises(FolderError, match="too few different pictures"):
+        image_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize(("size", "per_class"), [(0, 10), (8, 2)])
+def test_bad_numbers(tmp_path, size, per_class):
+    with pytest.raises(FolderError, match="at least"):
+        image_folder(classes(tmp_path, {"a": 5, "b": 5}), size, per_class)
