@@ -17,7 +17,9 @@ help:  ## list the targets
 run:  ## run the notebooks; results and pages in build/ (NB: which, PARAMS: values of their parameters)
 	@$(ENV) -m helpers.batch --notebooks "$$NB" --params "$$PARAMS"
 
-full:  ## the same at full size: more data, more seeds, hours; goes on where it was interrupted
+full:  ## the same at full size, and what the recorded results lack: hours; goes on where it was interrupted
+	@for nb in $(or $(NB),03 04); do for f in notebooks/recorded/$$nb*.py; do \
+	  [ ! -f "$$f" ] || $(ENV) "$$f" || exit 1; done; done
 	@$(ENV) -m helpers.batch --profile full --notebooks "$$NB" --params "$$PARAMS"
 
 weights:  ## fetch ResNet50's weights (98 MB) ahead of time, and check them

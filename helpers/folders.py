@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def image_folder(path: str | Path, size: int = 32, per_class: int = 1000, seed: 
         splits = Splits(train, validation, test)
     else:
         splits = stratified_splits(_read(root, size, per_class, seed), validation=0.2, test=0.2, seed=seed)
-    return _without_copies(splits)
+    source = f"pictures in {root.absolute().name}"
+    return _without_copies(Splits(*(replace(part, source=source) for part in splits)))
 
 
 def _visible(path: Path) -> bool:
@@ -84,7 +86,7 @@ def _read(root: Path, size: int, per_class: int, seed: int) -> ImageSet:
             "Add pictures, or move these folders away"
         )
     names = tuple(folder.name for folder in classes)
-    return ImageSet(np.stack(images), np.array(labels, np.int64), names, f"pictures in {root.name}", "the reader's own")
+    return ImageSet(np.stack(images), np.array(labels, np.int64), names, str(root), "the reader's own")
 
 
 def _without_copies(splits: Splits) -> Splits:

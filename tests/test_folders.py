@@ -25,6 +25,7 @@ def classes(root, counts, start=0):
 def test_one_folder_per_class(tmp_path):
     splits = image_folder(classes(tmp_path, {"dog": 10, "cat": 10}), 16)
     assert splits.train.class_names == ("cat", "dog")
+    assert splits.test.source == f"pictures in {tmp_path.name}"
     assert [len(part) for part in splits] == [12, 4, 4]
     assert splits.train.images.shape[1:] == (16, 16, 3)
     pixels = [image.tobytes() for part in splits for image in part.images]
