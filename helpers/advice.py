@@ -92,6 +92,10 @@ def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 6
         f"blocks 4 and 5 against 2 and 3: {100 * difference.mean():+.1f} ± {100 * error:.1f} points; "
         f"pretraining is worth {gain:+.1f} points at the best cut"
     )
+    chance = float(np.bincount(labels[chosen]).max() / len(chosen))
+    if p - chance < 3 * np.sqrt(p * (1 - p) / judged):
+        reason = f"the best probe, {p:.2f}, is no better than guessing, {chance:.2f}; late and early cuts look alike"
+        return Advice(None, CUTS[best], per_class, classes, table, reason)
     if abs(difference.mean()) < 2 * error:
         return Advice(None, CUTS[best], per_class, classes, table, f"late and early cuts look alike ({facts})")
     similar = "similar" if difference.mean() > 0 else "dissimilar"
@@ -114,8 +118,10 @@ def _probe_every_cut(images: np.ndarray, labels: np.ndarray, weights: str | None
     scores = np.empty((len(CUTS), ROUNDS))
     with threadpool_limits(1):  # small matrices: fastest so, and the same on any number of cores
         for row, x in zip(scores, features, strict=True):
+            # fewer images than features: turned into the images' own span, nothing is lost and fitting is quick
+            u, lengths, _ = np.linalg.svd(x, full_matrices=False)
+            x = u * (lengths / x.std())
             for number, (fit, judge) in enumerate(divisions):
-                scale = x[fit].std()
-                probe = LogisticRegression(C=0.03, max_iter=500, tol=1e-2).fit(x[fit] / scale, labels[fit])
-                row[number] = probe.score(x[judge] / scale, labels[judge])
+                probe = LogisticRegression(C=0.03, max_iter=500, tol=1e-2).fit(x[fit], labels[fit])
+                row[number] = probe.score(x[judge], labels[judge])
     return scores
