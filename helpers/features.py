@@ -117,8 +117,8 @@ def _fill(path: Path, model: keras.Model, images: np.ndarray, batch_size: int, b
             file.write(chunk)
             file.flush()
             digests.append(hashlib.sha256(chunk).hexdigest())
-            _write_atomically(progress, {"chunks": digests})
-    _write_atomically(path.with_suffix(".json"), {"sha256": file_digest(partial), "shape": shape, "model": model.name})
+            write_atomically(progress, {"chunks": digests})
+    write_atomically(path.with_suffix(".json"), {"sha256": file_digest(partial), "shape": shape, "model": model.name})
     os.replace(partial, path)
     progress.unlink()
 
@@ -131,7 +131,7 @@ def _digests(progress: Path) -> list[str]:
         return []
 
 
-def _write_atomically(path: Path, content: dict) -> None:
+def write_atomically(path: Path, content: dict) -> None:
     """`content` as JSON in `path`; a reader sees the old file or the new one, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content))

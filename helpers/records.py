@@ -16,7 +16,7 @@ import filelock
 import keras
 import tensorflow as tf
 
-from helpers.features import cache_folder
+from helpers.features import cache_folder, write_atomically
 from helpers.files import FileError, file_digest
 
 
@@ -121,8 +121,7 @@ def _keep_epoch(folder: Path, epoch: int, model: keras.Model, curves: dict) -> P
     """The model and, once it is whole, the note that names it; then the epoch before can go."""
     file, note = folder / f"epoch_{epoch + 1}.keras", folder / "note.json"
     model.save(file)
-    note.with_suffix(".tmp").write_text(json.dumps({"file": file.name, "sha256": file_digest(file), "curves": curves}))
-    os.replace(note.with_suffix(".tmp"), note)
+    write_atomically(note, {"file": file.name, "sha256": file_digest(file), "curves": curves})
     for old in folder.glob("epoch_*.keras"):
         if old != file:
             old.unlink()

@@ -246,7 +246,7 @@ def test_full_disk(folder, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(features, "_write_atomically", full)
+    monkeypatch.setattr(features, "write_atomically", full)
     np.testing.assert_allclose(extract(network(), pictures()), expected(), atol=1e-6)
     assert "No space left" in capsys.readouterr().err
     assert not list(folder.glob("*.npy"))

@@ -157,10 +157,11 @@ def frozen(records: Records, digits, features, hidden: int, all_of_it: bool, see
 
     def measure() -> dict:
         head, curves = train_by_epochs(name, build, epoch, epochs, seed)
-        seen = score(head, validation, digits.validation.labels)
-        result = {"validation_accuracy": round(seen["right"] / len(validation), 4)} if not all_of_it else {}
         if all_of_it:
             result = summary(score(head, test, digits.test.labels), digits.test.labels, digits.test.images)
+        else:
+            seen = score(head, validation, digits.validation.labels)
+            result = {"validation_accuracy": round(seen["right"] / len(validation), 4)}
         final = {"trainable": parameter_counts(head)[1], "weights": sha256_of_weights(head)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
