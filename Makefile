@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3 python python3.12 python3.13 python3.11; do \
 ENV = $(if $(PYTHON),$(PYTHON) -E -s install.py,$(error No Python was found: \
 	install Python 3.11, 3.12 or 3.13 from python.org, then call make again))
 
-.PHONY: help run full weights html test outputs lint lab clean
+.PHONY: help run full bench weights html test outputs lint lab clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,8 +19,11 @@ run:  ## run the notebooks; results and pages in build/ (NB: which, PARAMS: valu
 
 full:  ## the same at full size, and what the recorded results lack: hours; goes on where it was interrupted
 	@for nb in $(or $(NB),03 04); do for f in notebooks/recorded/$$nb*.py; do \
-	  [ ! -f "$$f" ] || $(ENV) "$$f" || exit 1; done; done
+	  [ ! -f "$$f" ] || $(ENV) "$$f" --mnist "$$MNIST" || exit 1; done; done
 	@$(ENV) -m helpers.batch --profile full --notebooks "$$NB" --params "$$PARAMS"
+
+bench:  ## measure speed and memory, each as a comparison within one run (MNIST: path of an mnist.npz)
+	@$(ENV) notebooks/recorded/bench.py --mnist "$$MNIST"
 
 weights:  ## fetch ResNet50's weights (98 MB) ahead of time, and check them
 	@$(ENV) -m helpers.weights

@@ -29,7 +29,6 @@ def _import_tensorflow_quietly() -> None:
             "helpers must be imported before tensorflow and keras: put `import helpers` at the top of the imports."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its notice survives every log level
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     sys.stderr.flush()
     stderr_fd = os.dup(2)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import layers
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit
 from threadpoolctl import threadpool_limits
 
 from helpers.features import extract
-from helpers.models import CUTS, vgg16
+from helpers.models import CUTS, vgg16_every_cut
 from helpers.pictures import check_images, resize
 
 LARGE = 500  # images per class from which a data set counts as large; notebook 03 measures what that changes
@@ -107,12 +106,8 @@ def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 6
 def _probe_every_cut(images: np.ndarray, labels: np.ndarray, weights: str | None, seed: int) -> np.ndarray:
     """Accuracies of linear probes, (5 cuts, ROUNDS): fitted to 70 % of the images, judged on the others."""
     keras.utils.set_random_seed(seed)
-    whole = vgg16("block5_pool", images.shape[1], weights=weights)
-    maps = [whole.get_layer(cut).output for cut in CUTS]
-    maps[0] = layers.AveragePooling2D(2)(maps[0])  # else most numbers would be the first block's
-    flat = [layers.Flatten()(feature_map) for feature_map in maps]
-    network = keras.Model(whole.input, layers.Concatenate()(flat), name="vgg16_every_cut")
-    features = np.split(extract(network, images), np.cumsum([x.shape[1] for x in flat])[:-1], axis=1)
+    network, widths = vgg16_every_cut(images.shape[1], weights=weights)
+    features = np.split(extract(network, images), np.cumsum(widths)[:-1], axis=1)
     rounds = StratifiedShuffleSplit(ROUNDS, test_size=0.3, random_state=seed)
     divisions = list(rounds.split(np.zeros(len(labels)), labels))
     scores = np.empty((len(CUTS), ROUNDS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 import re
 import sys
@@ -151,10 +152,11 @@ def _compute(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm)
 class Batches(keras.utils.PyDataset):
     """Inputs and labels in shuffled batches for `fit`, taken from memory or disk one batch at a time.
 
-    inputs: (n, ...), for instance what `extract` returns; `fit` itself would first copy all of it into
-    memory. The order depends on `seed` and the epoch alone, so that an interrupted training can go on:
-    `start(epoch)`, then `fit(..., shuffle=False)`. change(inputs, random), if given, is applied to every
-    batch, for instance to move and turn the pictures; `random` is decided by seed, epoch and batch.
+    inputs: (n, ...), for instance what `extract` returns, which then stays on disk; `fit` itself would
+    first copy all of it into memory. The order depends on `seed` and the epoch alone, so that an
+    interrupted training can go on: `start(epoch)`, then `fit(..., shuffle=False)`. change(inputs, random),
+    if given, is applied to every batch, for instance to move and turn the pictures; `random` is decided
+    by seed, epoch and batch.
     """
 
     def __init__(
@@ -185,6 +187,9 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
         inputs = self.inputs[chosen]
+        mapped = getattr(self.inputs, "_mmap", None)
+        if index % 8 == 0 and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)  # else all that was read so far would count as this process's memory
         if self.change:
             inputs = self.change(inputs, np.random.default_rng((self.seed, self.epoch, index)))
         return inputs, self.labels[chosen]

@@ -67,6 +67,22 @@ def vgg16(
     return model
 
 
+def vgg16_every_cut(
+    size: int, preprocessing: str = "imagenet", weights: str | None = "imagenet"
+) -> tuple[keras.Model, list[int]]:
+    """VGG16 whose output is its five feature maps, each flattened, side by side; and the width of each.
+
+    Arguments and errors as of `vgg16`, with at least 32 pixels. The first block's map is averaged over
+    2 x 2 places: most of all numbers would else be its.
+    """
+    whole = vgg16("block5_pool", size, preprocessing, weights)
+    maps = [whole.get_layer(cut).output for cut in CUTS]
+    maps[0] = layers.AveragePooling2D(2, name="block1_average")(maps[0])
+    flat = [layers.Flatten(name=f"{cut}_flat")(feature_map) for cut, feature_map in zip(CUTS, maps, strict=True)]
+    model = keras.Model(whole.input, layers.Concatenate(name="every_cut")(flat), name="vgg16_every_cut")
+    return model, [feature_map.shape[1] for feature_map in flat]
+
+
 def article_vgg16(size: int = 48, preprocessing: str = "unit", weights: str | None = "imagenet") -> keras.Model:
     """The article's classifier: VGG16's base, Flatten, Dense 4096 twice, Dropout 0.5, softmax over 10.
 

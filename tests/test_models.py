@@ -148,3 +148,15 @@ def test_decode_predictions():
 def test_decode_predictions_wrong_input(shape, top, sentence):
     with pytest.raises(ValueError, match=sentence):
         models.decode_predictions(np.zeros(shape), top)
+
+
+def test_every_cut_is_each_cut():
+    """One pass gives what five networks would give, block 1 averaged over 2 x 2 places."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    network, widths = models.vgg16_every_cut(32)
+    parts = np.split(network.predict(images, verbose=0), np.cumsum(widths)[:-1], axis=1)
+    for number, (cut, part) in enumerate(zip(models.CUTS, parts, strict=True)):
+        expected = models.vgg16(cut, 32).predict(images, verbose=0)
+        if number == 0:
+            expected = expected.reshape(3, 8, 2, 8, 2, 64).mean((2, 4))
+        np.testing.assert_allclose(part, expected.reshape(3, -1), rtol=1e-4, atol=1e-2)

@@ -131,7 +131,7 @@ def runs():
 
 
 def test_every_recorded_run_is_whole(runs):
-    for run in runs:
+    for run in (run for run in runs if run["experiment"] != "advice"):
         assert {"experiment", "data", "strategy", "rate", "seed", "n", "validation", "test", "seconds"} <= set(run), run
         assert 0 <= run["test"] <= 1 and 0 <= run["validation"] <= 1 and run["seconds"] > 0
 
@@ -141,6 +141,29 @@ def test_recorded_matrix_has_every_field_and_strategy(runs):
     assert len({strategy for *_, strategy in fields}) == 4
     assert {name for name, *_ in fields} == {"photo tiles", "CIFAR-10", "MNIST"}
     assert len(fields) == 24, "4 strategies, 2 sizes, 3 data sets"
+    for field in fields:
+        seeds = {
+            r["seed"] for r in runs if r["experiment"] == "matrix" and (r["data"], r["size"], r["strategy"]) == field
+        }
+        assert seeds == {0, 1, 2}, field
+
+
+def test_later_seeds_keep_the_rate_that_the_first_one_chose_on_validation_images(runs):
+    matrix = [r for r in runs if r["experiment"] == "matrix"]
+    for run in matrix:
+        settings = {key: run[key] for key in ("data", "size", "strategy")}
+        tried = [r for r in matrix if r["seed"] == 0 and settings.items() <= r.items()]
+        if run["seed"] > 0:
+            assert run["rate"] == max(tried, key=lambda r: r["validation"])["rate"]
+
+
+def test_recorded_advice_is_right_on_all_three_data_sets(runs):
+    said = {run["data"]: (tuple(run["scenario"]), run["cut"]) for run in runs if run["experiment"] == "advice"}
+    assert {name: scenario for name, (scenario, _) in said.items()} == {
+        "photo tiles": ("small", "similar"),
+        "CIFAR-10": ("large", "similar"),
+        "MNIST": ("large", "dissimilar"),
+    }
 
 
 def test_rates_were_chosen_among_several(runs):

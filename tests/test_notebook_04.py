@@ -5,6 +5,8 @@ committed outputs, which the comparison with a fresh run keeps true.
 """
 
 import importlib
+import importlib.util
+import json
 import re
 import warnings
 from pathlib import Path
@@ -177,3 +179,87 @@ def test_solution_of_the_order_of_freezing():
 def test_solution_of_pretraining():
     pixels, random, pretrained = percentages(printed(SOLUTIONS, "random VGG16"))
     assert pixels + 5 < random < pretrained
+
+
+# ---- recorded runs --------------------------------------------------------------------------------
+
+RECORDED = NOTEBOOKS / "recorded"
+
+
+def recorded(name):
+    return json.loads((RECORDED / name).read_text(encoding="utf-8"))["runs"]
+
+
+@pytest.fixture(scope="module")
+def full():
+    runs = {}
+    for run in recorded("04_full_mnist.json"):
+        runs.setdefault(run["run"], []).append(run)
+    return runs
+
+
+def test_recorded_tests_agree_with_themselves(full):
+    """Accuracy, confusion, calibration and the counted mistakes say the same of 10,000 official test digits."""
+    tested = [run for runs in full.values() for run in runs if "test_accuracy" in run]
+    assert len(tested) >= 5
+    for run in tested:
+        confusion = np.array(run["confusion"])
+        assert confusion.sum() == sum(count for count, *_ in run["calibration"]) == 10_000
+        assert run["test_accuracy"] == np.trace(confusion) / 10_000
+        assert run["train"] == 60_000 and all(len(curve) == run["epochs"] for curve in run["curves"].values())
+        for mistake in run.get("mistakes", ()):
+            assert mistake["p_right"] <= mistake["p"] and confusion[mistake["is"], mistake["said"]] > 0
+
+
+def test_recorded_results_reach_what_the_series_promises(full):
+    article = [run for run in full["article's recipe"]]
+    frozen = [run for run in full["frozen, block 3"] if "test_accuracy" in run]
+    assert {run["seed"] for run in frozen} == {0, 1, 2} and article
+    assert all(run["parameters"] == 33_638_218 and run["trainable"] == 18_923_530 for run in article)
+    assert min(run["test_accuracy"] for run in frozen) >= 0.995
+    assert max(run["test_accuracy"] for run in article) < min(run["test_accuracy"] for run in frozen)
+    tuned = min(run["test_accuracy"] for run in full["fine-tuned, block 3"])
+    assert tuned > max(run["test_accuracy"] for run in frozen)
+
+
+def test_choices_were_made_on_validation_digits(full):
+    trials = full["choice of learning rate"]
+    best = min(trials, key=lambda run: run["validation_loss"])
+    assert len(trials) == 3 and all("test_accuracy" not in run for run in trials)
+    assert {run["rate"] for run in full["fine-tuned, block 3"]} == {best["rate"]}
+
+
+@pytest.fixture(scope="module")
+def one_change():
+    spec = importlib.util.spec_from_file_location("one_change", RECORDED / "04_one_change.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_change_is_one_change(one_change):
+    """Every line of the table differs from the recipe in one setting; two name both that they change, one all."""
+    for change, values in one_change.CHANGES.items():
+        assert set(values) <= set(one_change.RECIPE) and all(one_change.RECIPE[k] != v for k, v in values.items())
+        assert len(values) <= 1 or "," in change
+    assert one_change.RECIPE["rate"] == 0.05 and one_change.RECIPE["hidden"] == (4096, 4096)
+
+
+def test_recorded_changes_are_whole(one_change):
+    runs = recorded("04_one_change.json")
+    seen = {(run["change"], run["seed"]) for run in runs if run["experiment"] == "one change"}
+    assert seen >= {(change, 0) for change in one_change.CHANGES}
+    assert seen >= {("nothing: the article's recipe", seed) for seed in (0, 1, 2)}, "how much of it is chance"
+    ways = {(run["way"], run["seed"]) for run in runs if run["experiment"] == "augmentation"}
+    assert len(ways) == 9
+    assert {run["scale"] for run in runs if run["experiment"] == "scale of the input"} == set(one_change.SCALES)
+
+
+def test_moved_digits_stay_digits(one_change):
+    images = mnist(32).train.images[:20]
+    moved = one_change.moved(images, np.random.default_rng(0))
+    assert moved.shape == images.shape and moved.dtype == np.uint8
+    assert all((a != b).any() for a, b in zip(images, moved, strict=True))
+    assert np.abs(moved.mean((1, 2, 3)) / images.mean((1, 2, 3)) - 1).max() < 0.25, (
+        "part of a digit has left its picture"
+    )

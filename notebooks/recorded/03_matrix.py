@@ -9,14 +9,13 @@ into 03_matrix.json as it ends; interrupted, it goes on there. Delete the JSON t
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster training; must be set before TensorFlow starts
+import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
-import helpers  # noqa: F401, I001
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
@@ -24,6 +23,7 @@ from keras import layers
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from helpers.advice import advise
 from helpers.data import ImageSet, Splits, balanced_subset, mnist_full, photo_tiles
 from helpers.features import extract
 from helpers.folders import image_folder
@@ -58,7 +58,7 @@ def fitted_probe(base: keras.Model, part: ImageSet) -> keras.Sequential:
     return head
 
 
-def pretrained(part: ImageSet, frozen: int, rate: float, passes: int, precision: str, seed: int) -> keras.Model:
+def pretrained(part: ImageSet, frozen: int, rate: float, passes: int, precision: str) -> keras.Model:
     """VGG16 to CUT under a linear probe; blocks after `frozen` are trained with Adam (none where passes is 0)."""
     base = vgg16(CUT, SIZE)
     head = fitted_probe(base, part)
@@ -101,13 +101,13 @@ def accuracy(model: keras.Model, part: ImageSet) -> float:
 def strategies(precision: str) -> dict[str, tuple[Callable[..., keras.Model], tuple[float, ...]]]:
     """Name -> how a network is trained on a part with a rate, and the rates to choose from."""
     return {
-        "replace the output layer": (lambda part, rate, n, seed: pretrained(part, 0, rate, 0, precision, seed), (0.0,)),
+        "replace the output layer": (lambda part, rate, passes: pretrained(part, 0, rate, 0, precision), (0.0,)),
         "retrain later blocks": (
-            lambda part, rate, n, seed: pretrained(part, FROZEN_BLOCKS, rate, n, precision, seed),
+            lambda part, rate, passes: pretrained(part, FROZEN_BLOCKS, rate, passes, precision),
             RATES,
         ),
-        "retrain everything": (lambda part, rate, n, seed: pretrained(part, 0, rate, n, precision, seed), RATES),
-        "train from scratch": (lambda part, rate, n, seed: from_scratch(part, rate), SCRATCH_RATES),
+        "retrain everything": (lambda part, rate, passes: pretrained(part, 0, rate, passes, precision), RATES),
+        "train from scratch": (lambda part, rate, passes: from_scratch(part, rate), SCRATCH_RATES),
     }
 
 
@@ -116,11 +116,11 @@ def measure(train: Callable[..., keras.Model], part: ImageSet, splits: Splits, r
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     start = time.perf_counter()
-    model = train(part, rate, passes, seed)
+    model = train(part, rate, passes)
     seconds = round(time.perf_counter() - start, 1)
     total, trainable, frozen = parameter_counts(model)
     result = {"validation": accuracy(model, splits.validation), "test": accuracy(model, splits.test)}
-    return {"trainable": trainable, "frozen": frozen, **result, "seconds": seconds}
+    return {"trainable": trainable, "frozen": frozen, **result, "tested": len(splits.test), "seconds": seconds}
 
 
 def matrix(records: Records, sets: dict[str, Splits], precision: str, seeds: tuple[int, ...]) -> None:
@@ -167,7 +167,7 @@ def forgetting(records: Records, sets: dict[str, Splits], precision: str, seeds:
             def run() -> dict:
                 keras.utils.clear_session()
                 keras.utils.set_random_seed(seed)  # noqa: B023
-                model = pretrained(part, 0, rate, PASSES["small"], precision, seed)  # noqa: B023
+                model = pretrained(part, 0, rate, PASSES["small"], precision)  # noqa: B023
                 result = {"validation": accuracy(model, digits.validation), "test": accuracy(model, digits.test)}
                 base = keras.Model(model.input, model.get_layer(CUT).output)
                 photographs = keras.Model(base.input, fitted_probe(base, tiles.train)(base.output))
@@ -175,6 +175,17 @@ def forgetting(records: Records, sets: dict[str, Splits], precision: str, seeds:
 
             settings = {"experiment": "forgetting", "data": "MNIST", "strategy": "retrain everything", "rate": rate}
             records.run(run, **settings, seed=seed, n=len(part), passes=PASSES["small"])
+
+
+def advice(records: Records, sets: dict[str, Splits]) -> None:
+    """What helpers.advice says of each data set from its training images alone."""
+    for name, splits in sets.items():
+
+        def ask() -> dict:
+            said = advise(splits.train.images, splits.train.labels, SIZE)  # noqa: B023
+            return {"scenario": said.scenario, "cut": said.cut, "sure": said.sure, "table": said.table}
+
+        records.run(ask, experiment="advice", data=name, n=len(splits.train))
 
 
 def some(part: ImageSet, per_class: int) -> ImageSet:
@@ -207,6 +218,7 @@ def main() -> None:
     curve(records, sets, given.precision, seeds)
     matrix(records, sets, given.precision, seeds)
     forgetting(records, sets, given.precision, seeds)
+    advice(records, sets)
 
 
 if __name__ == "__main__":

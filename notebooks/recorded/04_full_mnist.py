@@ -11,21 +11,21 @@ as fast on processors with AVX512-BF16 or AMX, slower than float32 on all others
 
 import argparse
 import base64
-import os
-import time
+from functools import cache, cached_property
 from pathlib import Path
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster training; must be set before TensorFlow starts
+import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
-import helpers  # noqa: F401, I001
+# isort: split
 import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from sklearn.metrics import confusion_matrix
 from sklearn.preprocessing import StandardScaler
 
-from helpers.data import ImageSet, mnist_full
+from helpers.data import mnist_full
 from helpers.features import Batches, extract
 from helpers.models import article_vgg16, classifier_head, parameter_counts, vgg16
 from helpers.pictures import resize
@@ -35,9 +35,32 @@ SEEDS = (0, 1, 2)
 FILE = Path(__file__).with_suffix(".json")
 
 
-def both(train: ImageSet, validation: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of all 60,000 training digits."""
-    return np.concatenate([train.images, validation.images]), np.concatenate([train.labels, validation.labels])
+class Digits:
+    """All of MNIST at 28 x 28, and what frozen networks say of it, computed when first asked for.
+
+    images, labels: the 60,000 training digits, of which the first `choosing` are trained on and the others
+    validate where something is chosen. Features stay on disk (helpers.features.extract).
+    """
+
+    def __init__(self, file: str) -> None:
+        train, validation, self.test = mnist_full(28, file, download_allowed=True)
+        self.images = np.concatenate([train.images, validation.images])
+        self.labels = np.concatenate([train.labels, validation.labels])
+        self.choosing = len(train)
+
+    @cache  # noqa: B019  (there is one such object)
+    def block3(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features after block 3 at size x size pixels, (n, size / 8, size / 8, 256): training and test digits."""
+        base = vgg16("block3_pool", size)
+        return extract(base, resize(self.images, size)), extract(base, resize(self.test.images, size))
+
+    @cached_property
+    def block5(self) -> tuple[np.ndarray, np.ndarray]:
+        """The article's base: after block 5 at 48 x 48 pixels, scaled by 1/255, (n, 1, 1, 512)."""
+        article = article_vgg16(48, "unit")
+        base = keras.Model(article.input, article.get_layer("block5_pool").output, name="article_base")
+        large = (np.stack([cv2.resize(image, (48, 48)) for image in part]) for part in (self.images, self.test.images))
+        return tuple(extract(base, part) for part in large)
 
 
 def compiled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
@@ -59,8 +82,6 @@ def summary(result: dict, labels: np.ndarray, images: np.ndarray | None = None) 
     """What of a test is recorded: accuracy, loss, confusion, calibration and, with `images`, the mistakes."""
     p = result.pop("p")
     said, sure = p.argmax(1), p.max(1)
-    confusion = np.zeros((10, 10), int)
-    np.add.at(confusion, (labels, said), 1)
     bins = np.minimum((sure * 10).astype(int), 9)
     calibration = [
         [
@@ -82,7 +103,7 @@ def summary(result: dict, labels: np.ndarray, images: np.ndarray | None = None) 
     return {
         "test_accuracy": round(result["right"] / len(labels), 4),
         "test_loss": result["loss"],
-        "confusion": confusion.tolist(),
+        "confusion": confusion_matrix(labels, said).tolist(),
         "calibration": calibration,
         **({"mistakes": mistakes} if mistakes else {}),
     }
@@ -91,17 +112,8 @@ def summary(result: dict, labels: np.ndarray, images: np.ndarray | None = None) 
 # --- the article's recipe, to the letter ---------------------------------------------------------
 
 
-def article_features(digits) -> list[np.ndarray]:
-    """What the frozen base says of all digits at 48 x 48, scaled by 1/255: computed once."""
-    article = article_vgg16(48, "unit")
-    base = keras.Model(article.input, article.get_layer("block5_pool").output, name="article_base")
-    return [extract(base, np.stack([cv2.resize(image, (48, 48)) for image in part.images])) for part in digits]
-
-
-def article(records: Records, digits, seed: int) -> None:
+def article(records: Records, digits: Digits, seed: int) -> None:
     """60,000 digits, SGD 0.05 with decay 1e-5, batches of 64, 10 epochs; curves on the 10,000 test digits."""
-    train, validation, test = article_features(digits)
-    known = np.concatenate([train, validation]), np.concatenate([digits.train.labels, digits.validation.labels])
 
     def build() -> keras.Model:
         model = article_vgg16(48, "unit")
@@ -110,13 +122,15 @@ def article(records: Records, digits, seed: int) -> None:
         return compiled(head, keras.optimizers.SGD(schedule))
 
     def epoch(head: keras.Model, number: int) -> dict:
-        history = head.fit(*known, batch_size=64, verbose=0, validation_data=(test, digits.test.labels)).history
+        known, test = digits.block5
+        judged = (test, digits.test.labels)
+        history = head.fit(known, digits.labels, batch_size=64, verbose=0, validation_data=judged).history
         return {key: round(values[0], 4) for key, values in history.items()}
 
     def measure() -> dict:
         head, curves = train_by_epochs(f"article_{seed}", build, epoch, 10, seed)
         parameters = parameter_counts(article_vgg16(48, "unit"))[0]
-        result = summary(score(head, test, digits.test.labels), digits.test.labels)
+        result = summary(score(head, digits.block5[1], digits.test.labels), digits.test.labels)
         final = {"parameters": parameters, "trainable": parameter_counts(head)[1], "weights": sha256_of_weights(head)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
@@ -127,130 +141,134 @@ def article(records: Records, digits, seed: int) -> None:
 # --- a better frozen network ---------------------------------------------------------------------
 
 
-def frozen_head(scaler: StandardScaler, hidden: int, epochs: int, steps: int) -> keras.Model:
+def frozen_head(sample: np.ndarray, hidden: int, epochs: int, steps: int) -> keras.Model:
     """Standardised features, an optional hidden layer, dropout, softmax; Adam with a cosine decay."""
-    head = keras.Sequential([keras.Input((4, 4, 256)), layers.Flatten()], name="frozen_head")
+    scaler = StandardScaler().fit(sample.reshape(len(sample), -1))
+    head = keras.Sequential([keras.Input(sample.shape[1:]), layers.Flatten()], name="frozen_head")
     head.add(layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2))
-    head.add(classifier_head((4096,), 10, (hidden,) if hidden else (), dropout=0.5))
+    head.add(classifier_head(head.output_shape[1:], 10, (hidden,) if hidden else (), dropout=0.5))
     return compiled(head, keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)))
 
 
-def frozen(records: Records, digits, features, hidden: int, all_of_it: bool, seed: int, keep: bool = False):
-    """Cut at block 3, 32 x 32 pixels, 12 epochs: judged on validation or, with all 60,000, on test digits."""
-    train, validation, test = features
-    inputs, labels = train, digits.train.labels
-    if all_of_it:
-        inputs = np.concatenate([train, validation])
-        labels = np.concatenate([labels, digits.validation.labels])
-    name = f"frozen_{hidden}_{all_of_it}_{seed}"
-    epochs, steps = 12, -(-len(labels) // 128)
+def trained_head(digits: Digits, size: int, hidden: int, n: int, seed: int) -> tuple[keras.Model, dict]:
+    """A head on the features of the first `n` training digits, 12 passes: (the head, its curves)."""
+    epochs, steps = 12, -(-n // 128)
+
+    def build() -> keras.Model:
+        sample = np.random.default_rng(0).choice(digits.choosing, 10_000, replace=False)
+        return frozen_head(digits.block3(size)[0][np.sort(sample)], hidden, epochs, steps)
 
     def epoch(head: keras.Model, number: int) -> dict:
-        batches = Batches(inputs, labels, 128, seed)
+        batches = Batches(digits.block3(size)[0][:n], digits.labels[:n], 128, seed)
         batches.start(number)
         history = head.fit(batches, shuffle=False, verbose=0).history
         return {key: round(values[0], 4) for key, values in history.items()}
 
-    def build() -> keras.Model:
-        sample = np.random.default_rng(0).choice(len(train), 10_000, replace=False)
-        return frozen_head(StandardScaler().fit(train[np.sort(sample)].reshape(10_000, -1)), hidden, epochs, steps)
+    return train_by_epochs(f"frozen_{size}_{hidden}_{n}_{seed}", build, epoch, epochs, seed)
+
+
+def frozen(records: Records, digits: Digits, hidden: int, n: int, seed: int) -> dict:
+    """Cut at block 3, 32 x 32 pixels: judged on validation digits or, with all 60,000, on the test digits."""
 
     def measure() -> dict:
-        head, curves = train_by_epochs(name, build, epoch, epochs, seed)
-        if all_of_it:
+        head, curves = trained_head(digits, 32, hidden, n, seed)
+        known, test = digits.block3(32)
+        if n == len(digits.labels):
             result = summary(score(head, test, digits.test.labels), digits.test.labels, digits.test.images)
         else:
-            seen = score(head, validation, digits.validation.labels)
-            result = {"validation_accuracy": round(seen["right"] / len(validation), 4)}
+            seen = score(head, known[n:], digits.labels[n:])
+            result = {"validation_accuracy": round(seen["right"] / len(digits.labels[n:]), 4)}
         final = {"trainable": parameter_counts(head)[1], "weights": sha256_of_weights(head)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
-    record = records.run(
-        measure, run="frozen, block 3", hidden=hidden, seed=seed, train=len(labels), epochs=epochs, precision="float32"
-    )
-    if keep:  # the head from which fine-tuning starts; nothing is trained again if it is still there
-        return train_by_epochs(name, build, epoch, epochs, seed)[0]
+    settings = {"run": "frozen, block 3", "hidden": hidden, "seed": seed, "train": n, "epochs": 12}
+    record = records.run(measure, **settings, precision="float32")
+    forget(f"frozen_32_{hidden}_{n}_{seed}")
     return record
 
 
 # --- fine-tuned ----------------------------------------------------------------------------------
 
+SIZE, FROZEN_BLOCKS, BATCH = 28, 1, 64  # edges need no correction; without them a step takes half the time
+
 
 def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Each digit turned by up to 10 degrees, scaled by up to 10 %, sheared and moved by up to 2 of 32 pixels."""
+    """Each digit turned by up to 10 degrees, scaled and sheared by up to 8 %, and moved by up to 1 of 28 pixels."""
     result = np.empty_like(images)
     for image, out in zip(images, result, strict=True):
-        turn, shear = np.deg2rad(random.uniform(-10, 10)), random.uniform(-0.1, 0.1)
-        scale = random.uniform(0.9, 1.1, 2)
+        turn, shear = np.deg2rad(random.uniform(-10, 10)), random.uniform(-0.08, 0.08)
+        scale = random.uniform(0.92, 1.08, 2)
         matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ [[1, shear], [0, 1]] * scale
         middle = (image.shape[0] - 1) / 2
-        shift = middle - matrix @ (middle, middle) + random.uniform(-2, 2, 2)
+        shift = middle - matrix @ (middle, middle) + random.uniform(-1, 1, 2)
         cv2.warpAffine(image, np.column_stack([matrix, shift]), image.shape[:2], dst=out)
     return result
 
 
-def tunable(head: keras.Model, optimizer: keras.optimizers.Optimizer, precision: str) -> keras.Model:
-    """VGG16 up to block 3, nothing frozen, under a head that is trained already; computing in `precision`."""
+def tunable(head: keras.Model, rate: float, steps: int, precision: str) -> keras.Model:
+    """VGG16 up to block 3, its first block frozen, under a head that is trained already; Adam, cosine decay."""
     keras.config.set_dtype_policy(precision)
-    base = vgg16("block3_pool", 32)
+    base = vgg16("block3_pool", SIZE)
     keras.config.set_dtype_policy("float32")
+    for layer in base.layers:
+        layer.trainable = not layer.name.startswith(tuple(f"block{b + 1}" for b in range(FROZEN_BLOCKS)))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
     return compiled(keras.Model(base.input, head(base.output), name="tuned"), optimizer)
 
 
 def in_float32(model: keras.Model) -> keras.Model:
     """The same network with the same weights, computing in float32: that is what is tested."""
-    base = vgg16("block3_pool", 32, weights=None)
+    base = vgg16("block3_pool", SIZE, weights=None)
     head = keras.models.clone_model(model.layers[-1])
     twin = keras.Model(base.input, head(base.output))
     twin.set_weights(model.get_weights())
     return twin
 
 
-def rate_trial(records: Records, digits, head: keras.Model, rate: float, precision: str) -> dict:
+def rate_trial(records: Records, digits: Digits, hidden: int, rate: float, precision: str) -> dict:
     """One pass over 10,000 training digits, judged on validation digits: which learning rate to take."""
+    n = digits.choosing
 
     def measure() -> dict:
-        keras.utils.clear_session()
+        head, _ = trained_head(digits, SIZE, hidden, n, 0)  # never saw the validation digits
         keras.utils.set_random_seed(0)
-        model = tunable(keras.models.clone_model(head), keras.optimizers.Adam(rate), precision)
-        model.layers[-1].set_weights(head.get_weights())
-        batches = Batches(resize(digits.train.images[:10_000], 32), digits.train.labels[:10_000], 32, 0, moved)
+        batches = Batches(digits.images[:10_000], digits.labels[:10_000], BATCH, 0, moved)
+        model = tunable(head, rate, len(batches), precision)
         model.fit(batches, shuffle=False, verbose=0)
-        seen = score(in_float32(model), resize(digits.validation.images, 32), digits.validation.labels)
+        seen = score(in_float32(model), digits.images[n:], digits.labels[n:])
         return {
-            "validation_accuracy": round(seen["right"] / len(digits.validation), 4),
+            "validation_accuracy": round(seen["right"] / len(digits.labels[n:]), 4),
             "validation_loss": seen["loss"],
         }
 
-    return records.run(
-        measure, run="choice of learning rate", rate=rate, seed=0, train=10_000, epochs=1, precision=precision
-    )
+    settings = {"run": "choice of learning rate", "rate": rate, "seed": 0, "train": 10_000, "epochs": 1}
+    return records.run(measure, **settings, precision=precision)
 
 
-def tuned(records: Records, digits, head: keras.Model, rate: float, seed: int, epochs: int, precision: str) -> None:
-    """LP-FT: every block trained on, from the teacher's weights and the frozen run's head; cosine decay."""
-    images, labels = both(digits.train, digits.validation)
-    images = resize(images, 32)
-    steps, name = -(-len(labels) // 32), f"tuned_{seed}"
+def tuned(records: Records, digits: Digits, hidden: int, rate: float, seed: int, epochs: int, precision: str) -> None:
+    """LP-FT: blocks 2 and 3 trained on, from the teacher's weights and a head that was trained on frozen features."""
+    name, head = f"tuned_{seed}", None
 
     def build() -> keras.Model:
-        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
-        return tunable(head, optimizer, precision)
+        return tunable(head, rate, epochs * -(-len(digits.labels) // BATCH), precision)
 
     def epoch(model: keras.Model, number: int) -> dict:
-        batches = Batches(images, labels, 32, seed, moved)
+        batches = Batches(digits.images, digits.labels, BATCH, seed, moved)
         batches.start(number)
         history = model.fit(batches, shuffle=False, verbose=0).history
         return {key: round(values[0], 4) for key, values in history.items()}
 
     def measure() -> dict:
+        nonlocal head
+        head, _ = trained_head(digits, SIZE, hidden, len(digits.labels), seed)
         model, curves = train_by_epochs(name, build, epoch, epochs, seed)
-        seen = score(in_float32(model), resize(digits.test.images, 32), digits.test.labels)
+        seen = score(in_float32(model), digits.test.images, digits.test.labels)
         result = summary(seen, digits.test.labels, digits.test.images)
         final = {"trainable": parameter_counts(model)[1], "weights": sha256_of_weights(model), "rate": rate}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
-    records.run(measure, run="fine-tuned, block 3", seed=seed, train=60_000, epochs=epochs, precision=precision)
+    settings = {"run": "fine-tuned, block 3", "seed": seed, "train": len(digits.labels), "epochs": epochs}
+    records.run(measure, **settings, precision=precision)
     forget(name)
 
 
@@ -259,29 +277,25 @@ def main() -> None:
     parser.add_argument("--mnist", default="", help="an mnist.npz; default: Keras's cache, else its download (11 MB)")
     parser.add_argument("--precision", default="float32", choices=("float32", "mixed_bfloat16"), help="of fine-tuning")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds of fine-tuning (1 to 3)")
-    parser.add_argument("--epochs", type=int, default=5, help="passes of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=8, help="passes of fine-tuning")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
     records = Records(FILE, "VGG16 on all of MNIST: the article's recipe, frozen at block 3, and fine-tuned")
-    digits = mnist_full(28, given.mnist, download_allowed=True)
-    base = vgg16("block3_pool", 32)
-    start = time.perf_counter()
-    features = [extract(base, resize(part.images, 32)) for part in digits]
-    records.run(
-        lambda: {"seconds": round(time.perf_counter() - start, 1)}, run="features", cut="block3_pool", images=70_000
-    )
-    choice = [frozen(records, digits, features, hidden, False, 0) for hidden in (0, 512)]
+    digits = Digits(given.mnist)
+    records.run(lambda: {"cut": digits.block3(32) and "block3_pool"}, run="features", images=70_000)
+    choice = [frozen(records, digits, hidden, digits.choosing, 0) for hidden in (0, 512)]
     hidden = max(choice, key=lambda run: run["validation_accuracy"])["hidden"]
     for seed in SEEDS:
-        frozen(records, digits, features, hidden, True, seed)
-    article(records, digits, SEEDS[0])
-    head = frozen(records, digits, features, hidden, True, 0, keep=True)
-    trials = [rate_trial(records, digits, head, rate, given.precision) for rate in (3e-5, 1e-4, 3e-4)]
+        frozen(records, digits, hidden, len(digits.labels), seed)
+    trials = [rate_trial(records, digits, hidden, rate, given.precision) for rate in (1e-4, 3e-4, 1e-3)]
     rate = min(trials, key=lambda run: run["validation_loss"])["rate"]
     for seed in SEEDS[: given.seeds]:
-        tuned(records, digits, head, rate, seed, given.epochs, given.precision)
-    for seed in SEEDS[1:]:
+        tuned(records, digits, hidden, rate, seed, given.epochs, given.precision)
+    for seed in SEEDS:
         article(records, digits, seed)
+    for seed in SEEDS:
+        for n in (digits.choosing, len(digits.labels)):
+            forget(f"frozen_{SIZE}_{hidden}_{n}_{seed}")
 
 
 if __name__ == "__main__":
