@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import keras
@@ -107,7 +108,9 @@ def _probe_every_cut(images: np.ndarray, labels: np.ndarray, weights: str | None
     """Accuracies of linear probes, (5 cuts, ROUNDS): fitted to 70 % of the images, judged on the others."""
     keras.utils.set_random_seed(seed)
     network, widths = vgg16_every_cut(images.shape[1], weights=weights)
-    features = np.split(extract(network, images), np.cumsum(widths)[:-1], axis=1)
+    features = np.split(np.array(extract(network, images)), np.cumsum(widths)[:-1], axis=1)
+    del network
+    gc.collect()  # networks are held by reference cycles, and this one weighs 59 MB
     rounds = StratifiedShuffleSplit(ROUNDS, test_size=0.3, random_state=seed)
     divisions = list(rounds.split(np.zeros(len(labels)), labels))
     scores = np.empty((len(CUTS), ROUNDS))
