@@ -19,7 +19,9 @@ run:  ## run the notebooks; results and pages in build/ (NB: which, PARAMS: valu
 
 full:  ## the same at full size, and what the recorded results lack: hours; goes on where it was interrupted
 	@for nb in $(or $(NB),03 04); do for f in notebooks/recorded/$$nb*.py; do \
-	  [ ! -f "$$f" ] || $(ENV) "$$f" --mnist "$$MNIST" || exit 1; done; done
+	  [ -f "$$f" ] || continue; set -- --mnist "$$MNIST"; \
+	  case "$$f" in */03_*) set -- "$$@" --cifar "$$CIFAR";; esac; \
+	  $(ENV) "$$f" "$$@" || exit 1; done; done
 	@$(ENV) -m helpers.batch --profile full --notebooks "$$NB" --params "$$PARAMS"
 
 bench:  ## measure speed and memory, each as a comparison within one run (MNIST: path of an mnist.npz)

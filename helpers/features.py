@@ -171,6 +171,10 @@ class Batches(keras.utils.PyDataset):
         if len(inputs) != len(labels):
             raise ValueError(f"{len(inputs)} inputs need as many labels, not {len(labels)}")
         self.inputs, self.labels, self.batch_size, self.seed, self.change = inputs, labels, batch_size, seed, change
+        owner = inputs
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        self.mapped = owner if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None
         self.start(0)
 
     def start(self, epoch: int) -> None:
@@ -187,9 +191,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
         inputs = self.inputs[chosen]
-        mapped = getattr(self.inputs, "_mmap", None)
-        if index % 8 == 0 and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)  # else all that was read so far would count as this process's memory
+        if index % 8 == 0 and self.mapped is not None:
+            self.mapped.madvise(mmap.MADV_DONTNEED)  # else all that was read would count as this process's memory
         if self.change:
             inputs = self.change(inputs, np.random.default_rng((self.seed, self.epoch, index)))
         return inputs, self.labels[chosen]

@@ -7,6 +7,7 @@ in which nbval runs the notebooks. Nothing of the reader's own caches or setting
 import ast
 import atexit
 import base64
+import importlib.util
 import io
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -39,7 +41,20 @@ def enter_reference_env() -> None:
 
 
 enter_reference_env()
-import helpers  # noqa: E402, F401, I001  after the environment is set, and before any test imports Keras
+import helpers  # noqa: E402, F401  after the environment is set, and before any test imports Keras
+
+
+@pytest.fixture(scope="session")
+def recorded_program():
+    """Loads the program NAME.py of notebooks/recorded as a module; its main() is not run."""
+
+    def load(name: str):
+        spec = importlib.util.spec_from_file_location(f"recorded_{name}", REPOSITORY / f"notebooks/recorded/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 # nbval never compares pictures. A figure that became another one (a lost curve, another photograph,

@@ -1,6 +1,5 @@
 """The benchmark: its recorded figures agree with each other, with README and with what the series promises."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,11 +14,8 @@ RECORDED = REPOSITORY / "notebooks" / "recorded"
 
 
 @pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench", RECORDED / "bench.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def bench(recorded_program):
+    return recorded_program("bench")
 
 
 @pytest.fixture(scope="module")

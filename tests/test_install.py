@@ -274,3 +274,20 @@ def test_make_help_names_every_target(clone):
         assert any(line.split()[:1] == [target] and len(line.split()) > 2 for line in result.stdout.splitlines()), (
             target
         )
+
+
+def test_make_full_passes_on_where_the_data_are(clone):
+    """Recorded programs get the MNIST file, that of notebook 03 also the CIFAR-10 folder; the notebook runs last."""
+    (clone / "notebooks" / "recorded").mkdir(parents=True)
+    for name in ("03_matrix.py", "04_full_mnist.py", "04_one_change.py"):
+        (clone / "notebooks" / "recorded" / name).touch()
+    settings = {k: v for k, v in os.environ.items() if k not in HIDDEN} | {"VIRTUAL_ENV": str(environment(clone))}
+    for number, programs in (("03", ["03_matrix"]), ("04", ["04_full_mnist", "04_one_change"]), ("01", [])):
+        given = [f"NB={number}", "MNIST=/my  data/mnist.npz", "CIFAR=/my  data/cifar"]
+        result = subprocess.run(["make", "full", *given], cwd=clone, env=settings, capture_output=True, text=True)
+        ran = [line for line in result.stdout.splitlines() if line.startswith("ran: ")]
+        expected = [f"ran: notebooks/recorded/{program}.py --mnist /my  data/mnist.npz" for program in programs]
+        if number == "03":
+            expected[0] += " --cifar /my  data/cifar"
+        expected.append(f"ran: -m helpers.batch --profile full --notebooks {number} --params ")
+        assert (result.returncode, ran) == (0, expected), result.stderr

@@ -27,7 +27,7 @@ from helpers.advice import advise
 from helpers.data import ImageSet, Splits, balanced_subset, mnist_full, photo_tiles
 from helpers.features import extract
 from helpers.folders import image_folder
-from helpers.models import classifier_head, parameter_counts, vgg16
+from helpers.models import classifier_head, in_float32, parameter_counts, vgg16
 from helpers.records import Records
 
 SEEDS = (0, 1, 2)
@@ -72,11 +72,8 @@ def pretrained(part: ImageSet, frozen: int, rate: float, passes: int, precision:
         model = keras.Model(working.input, head(working.output))
         model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
         model.fit(part.images, part.labels, batch_size=32, epochs=passes, verbose=0)
-        base.set_weights(working.get_weights())  # tested in float32
-        for layer, trained in zip(base.layers, working.layers, strict=True):
-            layer.trainable = trained.trainable
-    else:
-        base.trainable = False
+        return in_float32(model)
+    base.trainable = False
     return keras.Model(base.input, head(base.output))
 
 

@@ -11,7 +11,7 @@ as fast on processors with AVX512-BF16 or AMX, slower than float32 on all others
 
 import argparse
 import base64
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
@@ -21,14 +21,12 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
 from sklearn.metrics import confusion_matrix
-from sklearn.preprocessing import StandardScaler
 
 from helpers.data import mnist_full
 from helpers.features import Batches, extract
-from helpers.models import article_vgg16, classifier_head, parameter_counts, vgg16
-from helpers.pictures import resize
+from helpers.models import article_vgg16, in_float32, parameter_counts, standardised_head, vgg16
+from helpers.pictures import moved, resize
 from helpers.records import Records, forget, sha256_of_weights, train_by_epochs
 
 SEEDS = (0, 1, 2)
@@ -47,12 +45,14 @@ class Digits:
         self.images = np.concatenate([train.images, validation.images])
         self.labels = np.concatenate([train.labels, validation.labels])
         self.choosing = len(train)
+        self.after_block3: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    @cache  # noqa: B019  (there is one such object)
     def block3(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Features after block 3 at size x size pixels, (n, size / 8, size / 8, 256): training and test digits."""
-        base = vgg16("block3_pool", size)
-        return extract(base, resize(self.images, size)), extract(base, resize(self.test.images, size))
+        if size not in self.after_block3:
+            base, both = vgg16("block3_pool", size), (self.images, self.test.images)
+            self.after_block3[size] = tuple(extract(base, resize(part, size)) for part in both)
+        return self.after_block3[size]
 
     @cached_property
     def block5(self) -> tuple[np.ndarray, np.ndarray]:
@@ -141,22 +141,15 @@ def article(records: Records, digits: Digits, seed: int) -> None:
 # --- a better frozen network ---------------------------------------------------------------------
 
 
-def frozen_head(sample: np.ndarray, hidden: int, epochs: int, steps: int) -> keras.Model:
-    """Standardised features, an optional hidden layer, dropout, softmax; Adam with a cosine decay."""
-    scaler = StandardScaler().fit(sample.reshape(len(sample), -1))
-    head = keras.Sequential([keras.Input(sample.shape[1:]), layers.Flatten()], name="frozen_head")
-    head.add(layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2))
-    head.add(classifier_head(head.output_shape[1:], 10, (hidden,) if hidden else (), dropout=0.5))
-    return compiled(head, keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)))
-
-
 def trained_head(digits: Digits, size: int, hidden: int, n: int, seed: int) -> tuple[keras.Model, dict]:
-    """A head on the features of the first `n` training digits, 12 passes: (the head, its curves)."""
+    """A head on the features of the first `n` training digits, 12 passes with Adam: (the head, its curves)."""
     epochs, steps = 12, -(-n // 128)
 
     def build() -> keras.Model:
         sample = np.random.default_rng(0).choice(digits.choosing, 10_000, replace=False)
-        return frozen_head(digits.block3(size)[0][np.sort(sample)], hidden, epochs, steps)
+        features = digits.block3(size)[0][np.sort(sample)]
+        head = standardised_head(features, 10, (hidden,) if hidden else (), dropout=0.5)
+        return compiled(head, keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)))
 
     def epoch(head: keras.Model, number: int) -> dict:
         batches = Batches(digits.block3(size)[0][:n], digits.labels[:n], 128, seed)
@@ -192,76 +185,56 @@ def frozen(records: Records, digits: Digits, hidden: int, n: int, seed: int) -> 
 SIZE, FROZEN_BLOCKS, BATCH = 28, 1, 64  # edges need no correction; without them a step takes half the time
 
 
-def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Each digit turned by up to 10 degrees, scaled and sheared by up to 8 %, and moved by up to 1 of 28 pixels."""
-    result = np.empty_like(images)
-    for image, out in zip(images, result, strict=True):
-        turn, shear = np.deg2rad(random.uniform(-10, 10)), random.uniform(-0.08, 0.08)
-        scale = random.uniform(0.92, 1.08, 2)
-        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ [[1, shear], [0, 1]] * scale
-        middle = (image.shape[0] - 1) / 2
-        shift = middle - matrix @ (middle, middle) + random.uniform(-1, 1, 2)
-        cv2.warpAffine(image, np.column_stack([matrix, shift]), image.shape[:2], dst=out)
-    return result
+def turned(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Augmentation: up to 10 degrees, 8 % of scale and shear, and 1 of 28 pixels."""
+    return moved(images, random, degrees=10, pixels=1, stretch=0.08)
 
 
 def tunable(head: keras.Model, rate: float, steps: int, precision: str) -> keras.Model:
-    """VGG16 up to block 3, its first block frozen, under a head that is trained already; Adam, cosine decay."""
+    """VGG16 up to block 3, its first block frozen, under a trained head; Adam with warm-up and cosine decay."""
     keras.config.set_dtype_policy(precision)
     base = vgg16("block3_pool", SIZE)
     keras.config.set_dtype_policy("float32")
     for layer in base.layers:
         layer.trainable = not layer.name.startswith(tuple(f"block{b + 1}" for b in range(FROZEN_BLOCKS)))
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
-    return compiled(keras.Model(base.input, head(base.output), name="tuned"), optimizer)
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same network with the same weights, computing in float32: that is what is tested."""
-    base = vgg16("block3_pool", SIZE, weights=None)
-    head = keras.models.clone_model(model.layers[-1])
-    twin = keras.Model(base.input, head(base.output))
-    twin.set_weights(model.get_weights())
-    return twin
+    warm_up = steps // 10  # Adam's first steps are its wildest, and the weights it would hit are good ones
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warm_up, warmup_target=rate, warmup_steps=warm_up)
+    return compiled(keras.Model(base.input, head(base.output), name="tuned"), keras.optimizers.Adam(schedule))
 
 
 def rate_trial(records: Records, digits: Digits, hidden: int, rate: float, precision: str) -> dict:
-    """One pass over 10,000 training digits, judged on validation digits: which learning rate to take."""
-    n = digits.choosing
+    """Three passes over 55,000 training digits, judged on the other 5,000: which learning rate to take."""
+    n, epochs = digits.choosing, 3
 
     def measure() -> dict:
         head, _ = trained_head(digits, SIZE, hidden, n, 0)  # never saw the validation digits
         keras.utils.set_random_seed(0)
-        batches = Batches(digits.images[:10_000], digits.labels[:10_000], BATCH, 0, moved)
-        model = tunable(head, rate, len(batches), precision)
-        model.fit(batches, shuffle=False, verbose=0)
+        batches = Batches(digits.images[:n], digits.labels[:n], BATCH, 0, turned)
+        model = tunable(head, rate, epochs * len(batches), precision)
+        model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
         seen = score(in_float32(model), digits.images[n:], digits.labels[n:])
         return {
             "validation_accuracy": round(seen["right"] / len(digits.labels[n:]), 4),
             "validation_loss": seen["loss"],
         }
 
-    settings = {"run": "choice of learning rate", "rate": rate, "seed": 0, "train": 10_000, "epochs": 1}
+    settings = {"run": "choice of learning rate", "rate": rate, "seed": 0, "train": n, "epochs": epochs}
     return records.run(measure, **settings, precision=precision)
 
 
 def tuned(records: Records, digits: Digits, hidden: int, rate: float, seed: int, epochs: int, precision: str) -> None:
     """LP-FT: blocks 2 and 3 trained on, from the teacher's weights and a head that was trained on frozen features."""
-    name, head = f"tuned_{seed}", None
-
-    def build() -> keras.Model:
-        return tunable(head, rate, epochs * -(-len(digits.labels) // BATCH), precision)
+    name, steps = f"tuned_{epochs}_{seed}", epochs * -(-len(digits.labels) // BATCH)
 
     def epoch(model: keras.Model, number: int) -> dict:
-        batches = Batches(digits.images, digits.labels, BATCH, seed, moved)
+        batches = Batches(digits.images, digits.labels, BATCH, seed, turned)
         batches.start(number)
         history = model.fit(batches, shuffle=False, verbose=0).history
         return {key: round(values[0], 4) for key, values in history.items()}
 
     def measure() -> dict:
-        nonlocal head
         head, _ = trained_head(digits, SIZE, hidden, len(digits.labels), seed)
-        model, curves = train_by_epochs(name, build, epoch, epochs, seed)
+        model, curves = train_by_epochs(name, lambda: tunable(head, rate, steps, precision), epoch, epochs, seed)
         seen = score(in_float32(model), digits.test.images, digits.test.labels)
         result = summary(seen, digits.test.labels, digits.test.images)
         final = {"trainable": parameter_counts(model)[1], "weights": sha256_of_weights(model), "rate": rate}
@@ -277,7 +250,7 @@ def main() -> None:
     parser.add_argument("--mnist", default="", help="an mnist.npz; default: Keras's cache, else its download (11 MB)")
     parser.add_argument("--precision", default="float32", choices=("float32", "mixed_bfloat16"), help="of fine-tuning")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds of fine-tuning (1 to 3)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=12, help="passes of fine-tuning")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
     records = Records(FILE, "VGG16 on all of MNIST: the article's recipe, frozen at block 3, and fine-tuned")

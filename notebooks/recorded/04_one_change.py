@@ -24,8 +24,8 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers.data import ImageSet, balanced_subset, mnist_full
 from helpers.features import extract
-from helpers.models import CUTS, classifier_head, vgg16
-from helpers.pictures import resize
+from helpers.models import CUTS, classifier_head, standardised_head, vgg16
+from helpers.pictures import moved, resize
 from helpers.records import Records
 
 SEEDS = (0, 1, 2)
@@ -51,6 +51,7 @@ CHANGES = {
         **{"hidden": (), "optimizer": "Adam", "rate": 1e-3},
     },
 }
+STRENGTH = {"degrees": 10, "pixels": 2}  # of augmentation
 SCALES = {"1": 1.0, "1/16": 1 / 16, "1/255": 1 / 255, "1/1000": 1 / 1000}
 FILE = Path(__file__).with_suffix(".json")
 
@@ -81,11 +82,10 @@ def head_accuracy(digits: Digits, seed: int, settings: dict) -> dict:
         [np.flatnonzero(digits.train.labels == digit)[: settings["train"] // 10] for digit in range(10)]
     )
     known, labels = known[np.sort(chosen)], digits.train.labels[np.sort(chosen)]
-    head = keras.Sequential([keras.Input(known.shape[1:]), layers.Flatten()])
     if settings["standardised"]:
-        scaler = StandardScaler().fit(known.reshape(len(known), -1))
-        head.add(layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2))
-    head.add(classifier_head(head.output_shape[1:], 10, settings["hidden"], dropout=0.5))
+        head = standardised_head(known, 10, settings["hidden"], dropout=0.5)
+    else:
+        head = classifier_head(known.shape[1:], 10, settings["hidden"], dropout=0.5)
     rate = settings["rate"]
     if settings["optimizer"] == "SGD":
         decay = keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=1e-5)
@@ -141,17 +141,6 @@ def scales(records: Records, digits: Digits) -> None:
 # --- augmentation ----------------------------------------------------------------------------------
 
 
-def moved(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Each digit turned by up to 10 degrees and moved by up to 2 pixels."""
-    result = np.empty_like(images)
-    middle = (images.shape[1] - 1) / 2
-    for image, out in zip(images, result, strict=True):
-        matrix = cv2.getRotationMatrix2D((middle, middle), random.uniform(-10, 10), 1.0)
-        matrix[:, 2] += random.uniform(-2, 2, 2)
-        cv2.warpAffine(image, matrix, image.shape[:2], dst=out)
-    return result
-
-
 def augmentation(records: Records, digits: Digits, seeds: tuple[int, ...], passes: int = 30) -> None:
     """A softmax layer on block 3 of 500 digits: as they are, moved anew in every pass, moved once and kept."""
     some = balanced_subset(digits.train, 50, 0)
@@ -164,16 +153,13 @@ def augmentation(records: Records, digits: Digits, seeds: tuple[int, ...], passe
                 keras.utils.set_random_seed(seed)  # noqa: B023
                 random = np.random.default_rng(seed)  # noqa: B023
                 base = vgg16("block3_pool", 32)
-                seen = images if way == "as they are" else moved(images, random)  # noqa: B023
+                seen = images if way == "as they are" else moved(images, random, **STRENGTH)  # noqa: B023
                 known = extract(base, seen, cache=False)
-                scaler = StandardScaler().fit(known.reshape(len(known), -1))
-                head = keras.Sequential([keras.Input(known.shape[1:]), layers.Flatten()])
-                head.add(layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2))
-                head.add(classifier_head((4096,), 10, dropout=0.5))
+                head = standardised_head(known, 10, dropout=0.5)
                 head.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
                 for number in range(passes):
                     if number and way == "moved anew in every pass":  # noqa: B023
-                        known = extract(base, moved(images, random), cache=False)
+                        known = extract(base, moved(images, random, **STRENGTH), cache=False)
                     head.fit(known, some.labels, batch_size=32, verbose=0)
                 said = head.predict(extract(base, new), verbose=0).argmax(1)
                 return {"validation": round(float((said == digits.validation.labels).mean()), 4)}

@@ -38,7 +38,7 @@ import tensorflow as tf
 from helpers.data import Splits, balanced_subset, mnist, mnist_full
 from helpers.features import Batches, extract
 from helpers.files import FileError
-from helpers.models import article_vgg16, classifier_head, vgg16
+from helpers.models import article_vgg16, classifier_head, standardised_head, vgg16
 from helpers.pictures import resize
 
 HERE = Path(__file__).resolve().parent
@@ -58,15 +58,8 @@ def digits(file: str) -> Splits:
         return mnist(28)
 
 
-def softmax_head(features: np.ndarray, standardise: bool = True) -> keras.Model:
-    """Standardised features, one softmax layer; compiled."""
-    head = keras.Sequential([keras.Input(features.shape[1:]), keras.layers.Flatten()])
-    if standardise:
-        flat = np.asarray(features[:2000]).reshape(min(len(features), 2000), -1)
-        spread = flat.std(axis=0)
-        head.add(keras.layers.Normalization(mean=flat.mean(axis=0), variance=np.where(spread > 0, spread, 1) ** 2))
-    head.add(classifier_head(head.output_shape[1:], 10))
-    head.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+def compiled(head: keras.Model, rate: float = 1e-3) -> keras.Model:
+    head.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return head
 
 
@@ -83,15 +76,16 @@ def ours(file: str) -> dict:
     known = balanced_subset(known, OURS_TRAINING // 10)
     base = vgg16("block3_pool", 28)
     features = extract(base, known.images, cache=False)
-    head = softmax_head(features)
+    keras.utils.set_random_seed(0)
+    head = compiled(standardised_head(features, 10))
     head.fit(features, known.labels, batch_size=32, epochs=15, verbose=0)
     said = head.predict(extract(base, test.images, cache=False), batch_size=500, verbose=0).argmax(1)
     return {"test_accuracy": round(float((said == test.labels).mean()), 4), "test_digits": len(test)}
 
 
-def article_steps(file: str) -> dict:
+def article_steps(_: str) -> dict:
     """Median seconds of a training step and of a test batch of the article's recipe, base and head as one model."""
-    known = digits(file).train
+    known = mnist(28).train
     model = article_vgg16(48)
     for layer in model.layers:
         if layer.name.startswith("block"):
@@ -110,9 +104,9 @@ def seconds(action) -> float:
     return time.perf_counter() - start
 
 
-def extraction_speed(file: str) -> dict:
+def extraction_speed(_: str) -> dict:
     """Multiplications and additions per second: extraction at block 3, and a matrix product, by turns."""
-    images = resize(digits(file).train.images[:960], 32)
+    images = resize(mnist(28).train.images[:960], 32)
     base = vgg16("block3_pool", 32)
     per_image = 2 * sum(
         int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
@@ -134,18 +128,17 @@ def extraction_speed(file: str) -> dict:
     }
 
 
-def cached_or_anew(file: str) -> dict:
+def cached_or_anew(_: str) -> dict:
     """Ten passes over 2,000 digits: features once and then the head, or base and head in every step."""
-    known = balanced_subset(digits(file).train, 200)
+    known = balanced_subset(mnist(28).train, 200)
     images, epochs = resize(known.images, 32), 10
     base = vgg16("block3_pool", 32)
     base.trainable = False
     keras.utils.set_random_seed(0)
-    first, second = softmax_head(np.empty((0, 4, 4, 256)), False), softmax_head(np.empty((0, 4, 4, 256)), False)
+    first, second = (classifier_head(base.output_shape[1:], 10) for _ in range(2))
     second.set_weights(first.get_weights())
-    whole = keras.Model(base.input, second(base.output))
-    whole.compile(keras.optimizers.Adam(1e-5), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    first.compile(keras.optimizers.Adam(1e-5), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    whole = compiled(keras.Model(base.input, second(base.output)), 1e-5)
+    compiled(first, 1e-5)
 
     def train(model: keras.Model, inputs: np.ndarray) -> None:
         model.fit(Batches(inputs, known.labels, 32), shuffle=False, epochs=epochs, verbose=0)
@@ -173,7 +166,7 @@ def memory(file: str, count: int) -> dict:
     start = time.perf_counter()
     features = extract(base, images)
     extracted, extraction_mb = time.perf_counter() - start, peak_mb()
-    head = softmax_head(features)
+    head = compiled(standardised_head(features[:2000], 10))
     head.fit(Batches(features, labels, 128), shuffle=False, epochs=12, verbose=0)
     return {
         **{"images": len(images), "extraction_seconds": round(extracted, 1)},
