@@ -85,9 +85,10 @@ def train_by_epochs(
 ) -> tuple[keras.Model, dict]:
     """A training that survives a kill: (the trained model, its curves with the seconds of each epoch).
 
-    build() -> compiled model. train_epoch(model, epoch) trains one pass and returns numbers. After each
-    epoch, the model with its optimizer goes to the cache folder under `name`, and the next one starts
-    from that file with random numbers that depend on seed and epoch alone: interrupted or not, the
+    build() -> compiled model; it is called with the seed set, so it must not do what happens only sometimes, such as
+    building another network for features that may be there already. train_epoch(model, epoch) trains one pass and
+    returns numbers. After each epoch, the model with its optimizer goes to the cache folder under `name`, and the
+    next one starts from that file with random numbers that depend on seed and epoch alone: interrupted or not, the
     training is the same. Delete what it kept with `forget(name)`. A damaged file is trained anew.
     """
     folder = cache_folder() / "training" / name

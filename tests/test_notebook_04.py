@@ -212,14 +212,14 @@ def test_recorded_tests_agree_with_themselves(full):
 
 
 def test_recorded_results_reach_what_the_series_promises(full):
-    article = [run for run in full["article's recipe"]]
+    article = full["article's recipe"]
     frozen = [run for run in full["frozen, block 3"] if "test_accuracy" in run]
-    assert {run["seed"] for run in frozen} == {0, 1, 2} and article
+    assert {run["seed"] for run in frozen} == {run["seed"] for run in article} == {0, 1, 2}
     assert all(run["parameters"] == 33_638_218 and run["trainable"] == 18_923_530 for run in article)
     assert min(run["test_accuracy"] for run in frozen) >= 0.995
     assert max(run["test_accuracy"] for run in article) < min(run["test_accuracy"] for run in frozen)
-    tuned = min(run["test_accuracy"] for run in full["fine-tuned, block 3"])
-    assert tuned > max(run["test_accuracy"] for run in frozen)
+    assert 0.953 <= np.mean([run["test_accuracy"] for run in article]) <= 0.972
+    assert min(run["test_accuracy"] for run in full["fine-tuned, block 3"]) >= 0.9965
 
 
 def test_choices_were_made_on_validation_digits(full):
@@ -250,3 +250,29 @@ def test_recorded_changes_are_whole(one_change):
     ways = {(run["way"], run["seed"]) for run in runs if run["experiment"] == "augmentation"}
     assert len(ways) == 9
     assert {run["scale"] for run in runs if run["experiment"] == "scale of the input"} == set(one_change.SCALES)
+
+
+def test_a_head_does_not_depend_on_when_its_features_were_computed(recorded_program, monkeypatch, tmp_path):
+    """Computing features builds a network, which draws random numbers; a run that finds them must end the same."""
+    program = recorded_program("04_full_mnist")
+    monkeypatch.setenv("HELPERS_CACHE", str(tmp_path))
+
+    class SomeDigits:
+        labels, choosing, there = np.arange(150) % 10, 120, False
+
+        def block3(self, size):
+            if not self.there:
+                keras.layers.Dense(3).build((None, 2))  # as the network that computes them
+                self.there = True
+            features = np.random.default_rng(0).normal(size=(150, 4, 4, 2)).astype(np.float32)
+            return features, features[:20]
+
+    digests = []
+    for there in (False, True):
+        digits = SomeDigits()
+        digits.there = there
+        head, curves = program.trained_head(digits, 32, 0, 150, 0)
+        assert len(curves["loss"]) == 12 and curves["loss"][-1] < curves["loss"][0]
+        digests.append(program.sha256_of_weights(head))
+        program.forget("frozen_32_0_150_0")
+    assert digests[0] == digests[1]

@@ -128,9 +128,10 @@ def article(records: Records, digits: Digits, seed: int) -> None:
         return {key: round(values[0], 4) for key, values in history.items()}
 
     def measure() -> dict:
+        test = digits.block5[1]  # computed here, before the training sets its seed
         head, curves = train_by_epochs(f"article_{seed}", build, epoch, 10, seed)
         parameters = parameter_counts(article_vgg16(48, "unit"))[0]
-        result = summary(score(head, digits.block5[1], digits.test.labels), digits.test.labels)
+        result = summary(score(head, test, digits.test.labels), digits.test.labels)
         final = {"parameters": parameters, "trainable": parameter_counts(head)[1], "weights": sha256_of_weights(head)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
@@ -144,15 +145,15 @@ def article(records: Records, digits: Digits, seed: int) -> None:
 def trained_head(digits: Digits, size: int, hidden: int, n: int, seed: int) -> tuple[keras.Model, dict]:
     """A head on the features of the first `n` training digits, 12 passes with Adam: (the head, its curves)."""
     epochs, steps = 12, -(-n // 128)
+    known = digits.block3(size)[0]  # not in build(): what is built there depends on how much was drawn at random before
 
     def build() -> keras.Model:
-        sample = np.random.default_rng(0).choice(digits.choosing, 10_000, replace=False)
-        features = digits.block3(size)[0][np.sort(sample)]
-        head = standardised_head(features, 10, (hidden,) if hidden else (), dropout=0.5)
+        sample = np.random.default_rng(0).choice(digits.choosing, min(10_000, digits.choosing), replace=False)
+        head = standardised_head(known[np.sort(sample)], 10, (hidden,) if hidden else (), dropout=0.5)
         return compiled(head, keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)))
 
     def epoch(head: keras.Model, number: int) -> dict:
-        batches = Batches(digits.block3(size)[0][:n], digits.labels[:n], 128, seed)
+        batches = Batches(known[:n], digits.labels[:n], 128, seed)
         batches.start(number)
         history = head.fit(batches, shuffle=False, verbose=0).history
         return {key: round(values[0], 4) for key, values in history.items()}
