@@ -276,3 +276,25 @@ def test_a_head_does_not_depend_on_when_its_features_were_computed(recorded_prog
         digests.append(program.sha256_of_weights(head))
         program.forget("frozen_32_0_150_0")
     assert digests[0] == digests[1]
+
+
+def test_what_is_recorded_is_not_run_again(recorded_program, monkeypatch, tmp_path):
+    """`make full` on the committed record reads no digit and writes nothing, whatever precision the reader's is."""
+    program = recorded_program("04_full_mnist")
+
+    class Untouched:
+        choosing, labels = 55_000, range(60_000)
+
+    monkeypatch.setattr(program, "FILE", tmp_path / "04_full_mnist.json")
+    monkeypatch.setattr(program, "Digits", lambda file: Untouched())
+    monkeypatch.setattr(program.tf.config.experimental, "enable_op_determinism", lambda: None)
+    monkeypatch.setenv("HELPERS_CACHE", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["04_full_mnist.py"])
+    content = (RECORDED / "04_full_mnist.json").read_bytes()
+    program.FILE.write_bytes(content)
+    program.main()
+    assert program.FILE.read_bytes() == content
+    lines = [line for line in content.splitlines(keepends=True) if b'"fine-tuned' not in line or b"superseded" in line]
+    program.FILE.write_bytes(b"".join(lines))
+    with pytest.raises(AttributeError, match="block3"):  # the run that is missing would be made
+        program.main()
