@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -147,55 +145,6 @@ def _compute(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm)
         features[start : start + batch_size] = model.predict_on_batch(batch)
         bar.update(len(batch))
     return features
-
-
-class Batches(keras.utils.PyDataset):
-    """Inputs and labels in shuffled batches for `fit`, taken from memory or disk one batch at a time.
-
-    inputs: (n, ...), for instance what `extract` returns, which then stays on disk; `fit` itself would
-    first copy all of it into memory. The order depends on `seed` and the epoch alone, so that an
-    interrupted training can go on: `start(epoch)`, then `fit(..., shuffle=False)`. change(inputs, random),
-    if given, is applied to every batch, for instance to move and turn the pictures; `random` is decided
-    by seed, epoch and batch.
-    """
-
-    def __init__(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        batch_size: int,
-        seed: int = 0,
-        change: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
-    ) -> None:
-        super().__init__()
-        if len(inputs) != len(labels):
-            raise ValueError(f"{len(inputs)} inputs need as many labels, not {len(labels)}")
-        self.inputs, self.labels, self.batch_size, self.seed, self.change = inputs, labels, batch_size, seed, change
-        owner = inputs
-        while isinstance(owner, np.ndarray):
-            owner = owner.base
-        self.mapped = owner if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") else None
-        self.start(0)
-
-    def start(self, epoch: int) -> None:
-        """Go to the beginning of `epoch`, counted from 0."""
-        self.epoch = epoch
-        self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.labels))
-
-    def on_epoch_end(self) -> None:
-        self.start(self.epoch + 1)
-
-    def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
-        inputs = self.inputs[chosen]
-        if index % 8 == 0 and self.mapped is not None:
-            self.mapped.madvise(mmap.MADV_DONTNEED)  # else all that was read would count as this process's memory
-        if self.change:
-            inputs = self.change(inputs, np.random.default_rng((self.seed, self.epoch, index)))
-        return inputs, self.labels[chosen]
 
 
 def _fingerprint(model: keras.Model, images: np.ndarray) -> str:

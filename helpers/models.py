@@ -9,7 +9,6 @@ from __future__ import annotations
 import keras
 import numpy as np
 from keras import layers
-from sklearn.preprocessing import StandardScaler
 
 from helpers import weights as weight_files
 from helpers.data import imagenet_classes
@@ -218,35 +217,6 @@ def classifier_head(
         head.add(layers.Dropout(dropout))
     head.add(layers.Dense(classes, activation="softmax"))
     return head
-
-
-def standardised_head(
-    features: np.ndarray, classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
-) -> keras.Sequential:
-    """`classifier_head` behind a layer that brings every feature to mean 0 and standard deviation 1.
-
-    features: (n, ...), the training images' or a sample of them; features that never vary stay as they are.
-    """
-    scaler = StandardScaler().fit(features.reshape(len(features), -1))
-    head = keras.Sequential([keras.Input(features.shape[1:]), layers.Flatten()], name="standardised_head")
-    head.add(layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2))
-    head.add(classifier_head(head.output_shape[1:], classes, hidden, dropout))
-    return head
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same network with the same weights and the same frozen layers, computing in float32; not compiled.
-
-    For networks that were trained in mixed precision (keras.config.set_dtype_policy), to be tested exactly.
-    """
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()  # plain operations, such as a flip, have no precision of their own
-        return type(layer).from_config(config | {"dtype": "float32"} if "dtype" in config else config)
-
-    twin = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    twin.set_weights(model.get_weights())
-    return twin
 
 
 def decode_predictions(probabilities: np.ndarray, top: int = 5) -> list[list[tuple[str, str, float]]]:

@@ -188,24 +188,3 @@ def center_crop(image: np.ndarray, size: int, fraction: float = 0.875) -> np.nda
     side = max(1, round(min(height, width) * fraction))
     top, left = (height - side) // 2, (width - side) // 2
     return resize(image[top : top + side, left : left + side], size)
-
-
-def moved(
-    images: np.ndarray, random: np.random.Generator, degrees: float, pixels: float, stretch: float = 0.0
-) -> np.ndarray:
-    """Each image turned, stretched, sheared and shifted by a random amount of its own: augmentation.
-
-    images: uint8, (n, size, size, 3); so is the result. Up to `degrees` either way about the middle, by a factor of
-    1 - stretch to 1 + stretch along each axis, as much shear, and up to `pixels` along each axis (OpenCV's affine
-    warp, bilinear); what comes in from outside is black. Raises ValueError for other images.
-    """
-    check_images(images)
-    result = np.empty_like(images)
-    middle = np.array([images.shape[2] - 1, images.shape[1] - 1]) / 2  # OpenCV counts x before y
-    for image, out in zip(images, result, strict=True):
-        turn, shear = np.deg2rad(random.uniform(-degrees, degrees)), random.uniform(-stretch, stretch)
-        scale = random.uniform(1 - stretch, 1 + stretch, 2)
-        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ [[1, shear], [0, 1]] * scale
-        shift = middle - matrix @ middle + random.uniform(-pixels, pixels, 2)
-        cv2.warpAffine(image, np.column_stack([matrix, shift]), image.shape[1::-1], dst=out)
-    return result

@@ -13,7 +13,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,6 +57,33 @@ def recorded_program():
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def lesson():
+    """lesson("02", "grad_cam"): what a notebook defines under these names, with its imports and nothing else run."""
+
+    def load(number: str, *names: str) -> SimpleNamespace:
+        (path,) = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
+        sources = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        nodes = [node for source in sources for node in ast.parse(source).body]
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = {name: node for node in nodes for name in defined(node) if name in names}
+        if missing := set(names) - set(found):
+            raise LookupError(f"{path.name} does not define {', '.join(missing)}")
+        namespace: dict = {}
+        for node in imports + [node for node in nodes if node in found.values()]:
+            exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
+        return SimpleNamespace(**namespace)
+
+    return load
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """The names that a statement of a notebook defines: a function, a class, or constants."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    return [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
 
 
 # nbval never compares pictures. A figure that became another one (a lost curve, another photograph,

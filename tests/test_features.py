@@ -13,11 +13,10 @@ from helpers import features  # before Keras, which it quiets
 # isort: split
 import keras
 import numpy as np
-import psutil
 import pytest
 from keras import layers
 
-from helpers.features import Batches, extract
+from helpers.features import extract
 
 N = 50  # images; with chunks of 8 the last chunk is a short one
 
@@ -323,20 +322,3 @@ def test_one_progress_bar(folder, monkeypatch, capsys):
     monkeypatch.setenv("HELPERS_PROGRESS", "0")
     extract(network(), pictures(N - 1))
     assert capsys.readouterr().err == ""
-
-
-def test_batches_read_from_disk_do_not_pile_up_in_memory(tmp_path):
-    """200 MB on disk pass through; without letting go of what was read they would all be in memory at the end."""
-    path = tmp_path / "features.npy"
-    stored = np.zeros((12_500, 4_000), np.float32)
-    stored[:, 0] = np.arange(12_500)
-    np.save(path, stored)
-    del stored
-    features = np.load(path, mmap_mode="r", allow_pickle=False)[:12_500]  # a part of it lets go, too
-    batches = Batches(features, np.arange(12_500), 125)
-    before = psutil.Process().memory_info().rss
-    for index in range(len(batches)):
-        inputs, labels = batches[index]
-        np.testing.assert_array_equal(inputs[:, 0], labels)
-        assert inputs.sum() >= 0  # every page is read
-    assert psutil.Process().memory_info().rss - before < 100e6

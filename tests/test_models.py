@@ -129,37 +129,6 @@ def test_classifier_head():
     assert models.parameter_counts(head) == (4096 * 512 + 512 + 512 * 10 + 10,) * 2 + (0,)
 
 
-def test_standardised_head():
-    """Mean 0 and standard deviation 1 reach the classifier; a feature that never varies does no harm."""
-    features = np.random.default_rng(0).normal((5, -300, 0), (2, 100, 0), (200, 3)).astype(np.float32)
-    head = models.standardised_head(features.reshape(200, 1, 1, 3), 4, hidden=(6,), dropout=0.5)
-    inside = keras.Model(head.layers[0].input, head.layers[1].output).predict(features.reshape(200, 1, 1, 3), verbose=0)
-    np.testing.assert_allclose(inside.mean(axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(inside.std(axis=0), (1, 1, 0), atol=1e-4)
-    assert head.output_shape == (None, 4) and models.parameter_counts(head)[1] == 3 * 6 + 6 + 6 * 4 + 4
-    assert [type(layer).__name__ for layer in head.layers[2].layers] == ["Flatten", "Dense", "Dropout", "Dense"]
-
-
-def test_in_float32():
-    """Trained in bfloat16, tested in float32: the very numbers of a network that was float32 all along."""
-    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        rough = models.vgg16("block3_pool", 16)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    rough.get_layer("block1_conv1").trainable = False
-    parts = [keras.Input(rough.output_shape[1:]), keras.layers.Flatten(), keras.layers.Rescaling(1e-4)]
-    head = keras.Sequential([*parts, keras.layers.Dense(10)])
-    mixed = keras.Model(rough.input, head(rough.output))
-    exact = models.in_float32(mixed)
-    base = models.vgg16("block3_pool", 16)
-    expected = head.predict(base.predict(images, verbose=0), verbose=0)
-    np.testing.assert_allclose(exact.predict(images, verbose=0), expected, rtol=1e-5, atol=1e-6)
-    assert np.abs(mixed.predict(images, verbose=0) - expected).max() > 1e-3 * np.abs(expected).max(), "bfloat16 rounds"
-    assert [layer.name for layer in exact.layers if not layer.trainable] == ["block1_conv1"]
-
-
 def test_decode_predictions():
     probabilities = np.zeros((2, 1000), np.float32)
     probabilities[0, [385, 101, 386]] = 0.7, 0.2, 0.1

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from PIL import features as pillow_features
 
 from helpers import pictures
-from helpers.pictures import ImageError, center_crop, decode_image, moved, read_image, read_pictures, resize
+from helpers.pictures import ImageError, center_crop, decode_image, read_image, read_pictures, resize
 
 # Six blocks of 32 x 32 pixels, 2 rows and 3 columns: no turn or reflection maps them onto themselves.
 COLOURS = np.array(
@@ -431,52 +431,7 @@ def test_resize_stretches_and_averages():
     assert resize(np.stack([stripes] * 2), 32).shape == (2, 32, 32, 3)
 
 
-# ---- moving --------------------------------------------------------------------------------------
-
-
-def dots(n: int, height: int = 33, width: int = 33, x: int = 16, y: int = 16) -> np.ndarray:
-    """Black images with one white pixel."""
-    images = np.zeros((n, height, width, 3), np.uint8)
-    images[:, y, x] = 255
-    return images
-
-
-def places(images: np.ndarray) -> np.ndarray:
-    """(x, y) of the centre of brightness of each image."""
-    grey = images[..., 0].astype(float)
-    across, down = np.arange(grey.shape[2]), np.arange(grey.shape[1])
-    return np.stack([(grey * across).sum((1, 2)), (grey * down[:, None]).sum((1, 2))], 1) / grey.sum((1, 2))[:, None]
-
-
-def test_moved_by_nothing_is_unchanged():
-    images = np.stack([BLOCKS] * 3)
-    assert np.array_equal(moved(images, np.random.default_rng(0), 0, 0), images)
-
-
-def test_moved_shifts_each_image_up_to_the_limit():
-    shifts = places(moved(dots(300), np.random.default_rng(0), 0, 3)) - 16
-    assert np.abs(shifts).max() <= 3.05  # OpenCV interpolates in steps of 1/32
-    assert np.abs(shifts).max() > 2.8 and np.abs(shifts.mean(axis=0)).max() < 0.4
-    assert np.corrcoef(shifts.T)[0, 1] < 0.2
-
-
-def test_moved_turns_about_the_middle():
-    found = places(moved(dots(300, x=16, y=6), np.random.default_rng(0), 30, 0)) - 16  # 10 pixels above the middle
-    assert np.abs(np.hypot(*found.T) - 10).max() < 0.2
-    angles = np.rad2deg(np.arctan2(found[:, 0], -found[:, 1]))
-    assert -30.5 < angles.min() < -28 and 28 < angles.max() < 30.5
-
-
-def test_moved_stretches_and_keeps_the_middle_of_oblong_images():
-    wide = dots(300, width=65, x=52, y=16)  # 20 pixels right of the middle
-    found = places(moved(wide, np.random.default_rng(0), 0, 0, stretch=0.1)) - (32, 16)
-    assert 17.9 < found[:, 0].min() < 18.3 and 21.7 < found[:, 0].max() < 22.1 and np.abs(found[:, 1]).max() < 0.05
-    high = places(moved(dots(300, width=65, x=32, y=26), np.random.default_rng(0), 0, 0, stretch=0.1)) - (32, 16)
-    assert np.abs(high[:, 0]).max() > 0.9, "shear moves what lies above and below the middle sideways"
-
-
 @pytest.mark.parametrize(("call", "message"), [
-    (lambda: moved(BLOCKS, np.random.default_rng(0), 5, 1), "images must have shape"),
     (lambda: resize(BLOCKS, 0), "size must be at least 1"),
     (lambda: center_crop(BLOCKS, 10, fraction=0), "fraction must lie between 0 and 1"),
     (lambda: center_crop(BLOCKS, 10, fraction=1.5), "fraction must lie between 0 and 1"),

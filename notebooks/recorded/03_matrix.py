@@ -27,8 +27,9 @@ from helpers.advice import advise
 from helpers.data import ImageSet, Splits, balanced_subset, mnist_full, photo_tiles
 from helpers.features import extract
 from helpers.folders import image_folder
-from helpers.models import classifier_head, in_float32, parameter_counts, vgg16
-from helpers.records import Records
+from helpers.models import classifier_head, parameter_counts, vgg16
+from records import Records
+from training import computing_in, in_float32
 
 SEEDS = (0, 1, 2)
 SIZE, CUT, FROZEN_BLOCKS = 32, "block3_pool", 2
@@ -63,9 +64,8 @@ def pretrained(part: ImageSet, frozen: int, rate: float, passes: int, precision:
     base = vgg16(CUT, SIZE)
     head = fitted_probe(base, part)
     if passes:
-        keras.config.set_dtype_policy(precision)
-        working = vgg16(CUT, SIZE)
-        keras.config.set_dtype_policy("float32")
+        with computing_in(precision):
+            working = vgg16(CUT, SIZE)
         fixed = tuple(f"block{block}" for block in range(1, frozen + 1))
         for layer in working.layers:
             layer.trainable = not layer.name.startswith(fixed or "none")

@@ -25,10 +25,20 @@ import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
 from helpers.data import mnist_full
-from helpers.features import Batches, extract
-from helpers.models import article_vgg16, in_float32, parameter_counts, standardised_head, vgg16
-from helpers.pictures import moved, resize
-from helpers.records import Records, forget, sha256_of_weights, train_by_epochs
+from helpers.features import extract
+from helpers.models import article_vgg16, parameter_counts, vgg16
+from helpers.pictures import resize
+from records import Records
+from training import (
+    Batches,
+    computing_in,
+    forget,
+    in_float32,
+    moved,
+    sha256_of_weights,
+    standardised_head,
+    train_by_epochs,
+)
 
 SEEDS = (0, 1, 2)
 FILE = Path(__file__).with_suffix(".json")
@@ -194,9 +204,8 @@ def turned(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def tunable(head: keras.Model, rate: float, steps: int, precision: str) -> keras.Model:
     """VGG16 up to block 3, its first block frozen, under a trained head; Adam with warm-up and cosine decay."""
-    keras.config.set_dtype_policy(precision)
-    base = vgg16("block3_pool", SIZE)
-    keras.config.set_dtype_policy("float32")
+    with computing_in(precision):
+        base = vgg16("block3_pool", SIZE)
     for layer in base.layers:
         layer.trainable = not layer.name.startswith(tuple(f"block{b + 1}" for b in range(FROZEN_BLOCKS)))
     warm_up = steps // 10  # Adam's first steps are its wildest, and the weights it would hit are good ones

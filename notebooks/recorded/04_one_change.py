@@ -24,9 +24,10 @@ from sklearn.preprocessing import StandardScaler
 
 from helpers.data import ImageSet, balanced_subset, mnist_full
 from helpers.features import extract
-from helpers.models import CUTS, classifier_head, standardised_head, vgg16
-from helpers.pictures import moved, resize
-from helpers.records import Records
+from helpers.models import CUTS, classifier_head, vgg16
+from helpers.pictures import resize
+from records import Records
+from training import moved, standardised_head
 
 SEEDS = (0, 1, 2)
 RECIPE = {"block": 5, "size": 48, "scaling": "unit", "optimizer": "SGD", "rate": 0.05, "hidden": (4096, 4096)}

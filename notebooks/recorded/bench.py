@@ -36,10 +36,11 @@ import psutil
 import tensorflow as tf
 
 from helpers.data import Splits, balanced_subset, mnist, mnist_full
-from helpers.features import Batches, extract
+from helpers.features import extract
 from helpers.files import FileError
-from helpers.models import article_vgg16, classifier_head, standardised_head, vgg16
+from helpers.models import article_vgg16, classifier_head, vgg16
 from helpers.pictures import resize
+from training import Batches, standardised_head
 
 HERE = Path(__file__).resolve().parent
 TARGET = 0.9626  # the better one of the article's two results
@@ -83,7 +84,7 @@ def ours(file: str) -> dict:
     return {"test_accuracy": round(float((said == test.labels).mean()), 4), "test_digits": len(test)}
 
 
-def article_steps(_: str) -> dict:
+def article_steps() -> dict:
     """Median seconds of a training step and of a test batch of the article's recipe, base and head as one model."""
     known = mnist(28).train
     model = article_vgg16(48)
@@ -104,7 +105,7 @@ def seconds(action) -> float:
     return time.perf_counter() - start
 
 
-def extraction_speed(_: str) -> dict:
+def extraction_speed() -> dict:
     """Multiplications and additions per second: extraction at block 3, and a matrix product, by turns."""
     images = resize(mnist(28).train.images[:960], 32)
     base = vgg16("block3_pool", 32)
@@ -128,7 +129,7 @@ def extraction_speed(_: str) -> dict:
     }
 
 
-def cached_or_anew(_: str) -> dict:
+def cached_or_anew() -> dict:
     """Ten passes over 2,000 digits: features once and then the head, or base and head in every step."""
     known = balanced_subset(mnist(28).train, 200)
     images, epochs = resize(known.images, 32), 10
@@ -247,8 +248,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        what = globals()[given.only]
-        print(json.dumps(what(given.mnist, given.count) if given.count else what(given.mnist)))
+        arguments = {"ours": (given.mnist,), "memory": (given.mnist, given.count)}.get(given.only, ())
+        print(json.dumps(globals()[given.only](*arguments)))
         return
     data = digits(given.mnist).train.source
     print(f"measuring on {data}: let the machine do nothing else", flush=True)
