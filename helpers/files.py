@@ -128,14 +128,13 @@ def download(url: str, path: Path, digest: str) -> Path:
 def _fetch_verified(url: str, part: Path, digest: str, remedy: str) -> None:
     """Fetch `url` into `part`; raise FileError and remove it if it has another digest."""
     continued = _fetch(url, part)
-    if continued and file_digest(part, digest.split(":")[0]) != digest.split(":")[1]:
-        part.unlink()  # the beginning was of another version
-        _fetch(url, part)
     try:
         verify(part, digest, remedy)
     except FileError:
         part.unlink()
-        raise
+        if not continued:
+            raise
+        _fetch_verified(url, part, digest, remedy)  # the beginning was of another version: begin again
 
 
 def fetch(url: str, limit: int, kind: str) -> bytes:
