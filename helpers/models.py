@@ -6,6 +6,8 @@ and how it is trained stays in the notebooks: it is what they teach.
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import numpy as np
 from keras import layers
@@ -162,32 +164,18 @@ def _inverted_residual(
     return x
 
 
-_LITE0_PARTS = {
-    **{"expand_conv": "_expand_conv", "dw_conv": "_depthwise_conv", "project_conv": "_project_conv"},
-    **{"expand_bn": "_bn0", "dw_bn": "_bn1", "project_bn": "_bn2"},
-    **{"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"},
-    "predictions": "_fc",
-}
-
-
 def _set_lite0_weights(model: keras.Model) -> None:
-    """Copy the PyTorch arrays into the Keras layers, turned to Keras's order of axes."""
+    """Copy the PyTorch arrays into the Keras layers, turned to Keras's order of axes.
+
+    Both networks list their layers in the order in which an image goes through them.
+    """
     arrays = weight_files.efficientnet_lite0()
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        block, _, part = layer.name.partition("_") if layer.name.startswith("block") else ("", "", layer.name)
-        prefix = (f"_blocks.{block[5:]}." if block else "") + _LITE0_PARTS[part]
-        kernel = arrays[f"{prefix}.weight"]
-        if isinstance(layer, layers.BatchNormalization):
-            names = ("weight", "bias", "running_mean", "running_var")
-            layer.set_weights([arrays[f"{prefix}.{name}"] for name in names])
-        elif isinstance(layer, layers.DepthwiseConv2D):
-            layer.set_weights([kernel.transpose(2, 3, 0, 1)])
-        elif isinstance(layer, layers.Conv2D):
-            layer.set_weights([kernel.transpose(2, 3, 1, 0)])
-        else:
-            layer.set_weights([kernel.T, arrays[f"{prefix}.bias"]])
+    groups = itertools.groupby(arrays, lambda name: name.rpartition(".")[0])
+    axes = {layers.DepthwiseConv2D: (2, 3, 0, 1), layers.Conv2D: (2, 3, 1, 0), layers.Dense: (1, 0)}
+    # without the top, the arrays of the dense layer are left over
+    for layer, (_, names) in zip([layer for layer in model.layers if layer.weights], groups, strict=False):
+        first, *others = [arrays[name] for name in names if not name.endswith("num_batches_tracked")]
+        layer.set_weights([first.transpose(axes.get(type(layer))), *others])
 
 
 def resnet50(path: str = "", download_allowed: bool = False) -> keras.Model:
