@@ -6,7 +6,8 @@ for what a paper says was built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,14 +16,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
-POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
-# Layers that may have weights or move values about, but multiply no kernel with anything.
-_ELEMENTWISE = (
-    *(layers.BatchNormalization, layers.LayerNormalization, layers.Normalization, layers.Rescaling, layers.PReLU),
-    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.Dropout, layers.SpatialDropout2D),
-    *(layers.Add, layers.Concatenate, layers.Multiply, layers.ZeroPadding2D, layers.InputLayer),
-)
+KINDS = {layers.Conv2D: "convolution", layers.DepthwiseConv2D: "depthwise"}
+KINDS |= {layers.SeparableConv2D: "separable", layers.Dense: "dense"}
+_WHOLE_IMAGE = (layers.Flatten, layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D, layers.Dense)
 
 
 class LayerCost(NamedTuple):
@@ -54,24 +50,25 @@ def blueprint() -> Iterator[None]:
 def layer_costs(model: keras.Model) -> list[LayerCost]:
     """Multiply-adds and parameters of every layer of `model` that has a kernel, in order, for one image.
 
-    Every number in a kernel is multiplied once for each output position, so multiply-adds are kernel size
-    times output positions. Biases, BatchNorm, activations and pooling are left out, as papers do; papers
-    call the result FLOPs. Models inside the model are opened; a layer called twice counts once. Raises
-    ValueError for a layer whose cost is not known here (attention, transposed convolution) or not fixed.
+    A kernel is a weight with more than one axis. Every number in it is multiplied once for each output
+    position, so multiply-adds are kernel size times output positions. Biases, BatchNorm, activations and
+    pooling are left out, as papers do; papers call the result FLOPs. Models inside the model are opened; a
+    layer called twice counts once. Raises ValueError for a layer whose cost is not known here (attention,
+    transposed convolution) or not fixed.
     """
     costs = []
     for layer in model.layers:
+        kernels = [weight.shape for weight in layer.weights if len(weight.shape) > 1]
         if isinstance(layer, keras.Model):
             costs += layer_costs(layer)
-            continue
-        kernels = _kernels(layer)
-        if not kernels:
-            continue
-        positions = layer.output.shape[1:-1]
-        if None in positions:
-            raise ValueError(f"{layer.name}: its output size {positions} is open; build the model for a fixed size")
-        weights = sum(int(np.prod(kernel.shape)) for kernel in kernels)
-        costs.append(LayerCost(layer.name, _kind(layer), weights * int(np.prod(positions)), layer.count_params()))
+        elif kernels:
+            if type(layer) not in KINDS:
+                raise ValueError(f"{layer.name}: multiply-adds of a {type(layer).__name__} layer are not known here")
+            positions = layer.output.shape[1:-1]
+            if None in positions:
+                raise ValueError(f"{layer.name}: its output size {positions} is open; build the model for a fixed size")
+            work = math.prod(positions) * sum(math.prod(kernel) for kernel in kernels)
+            costs.append(LayerCost(layer.name, KINDS[type(layer)], work, layer.count_params()))
     return costs
 
 
@@ -80,29 +77,9 @@ def multiply_adds(model: keras.Model) -> int:
     return sum(cost.multiply_adds for cost in layer_costs(model))
 
 
-def _kernels(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The kernels that `layer` slides over or multiplies with its input."""
-    if isinstance(layer, layers.SeparableConv2D):
-        return [layer.depthwise_kernel, layer.pointwise_kernel]
-    if isinstance(layer, layers.DepthwiseConv2D | layers.Conv2D | layers.Dense):
-        return [layer.kernel]
-    if layer.weights and not isinstance(layer, _ELEMENTWISE):
-        raise ValueError(f"{layer.name}: multiply-adds of a {type(layer).__name__} layer are not known here")
-    return []
-
-
-def _kind(layer: keras.layers.Layer) -> str:
-    kinds = {layers.SeparableConv2D: "separable", layers.DepthwiseConv2D: "depthwise", layers.Dense: "dense"}
-    return next((kind for known, kind in kinds.items() if isinstance(layer, known)), "convolution")
-
-
 def depth(model: keras.Model) -> int:
     """Layers with a kernel on the longest way from input to output; a separable convolution is one layer."""
-
-    def step(operation, before):
-        return max(before, default=0) + bool(isinstance(operation, (*CONVOLUTIONS, layers.Dense)))
-
-    return max(_along_the_graph(model, step).values())
+    return max(layers_before for layers_before, _, _ in _ways(model).values())
 
 
 def receptive_fields(model: keras.Model) -> dict[str, int]:
@@ -113,94 +90,74 @@ def receptive_fields(model: keras.Model) -> dict[str, int]:
     whole image (flatten, global pooling, dense) and those after them are left out. See
     measured_receptive_field for the measurement.
     """
-
-    def step(operation, before):
-        if None in before or isinstance(operation, _WHOLE_IMAGE):
-            return None
-        size, distance = max(before, default=(1, 1))
-        if isinstance(operation, (*CONVOLUTIONS, *POOLINGS)):
-            kernel = operation.pool_size if isinstance(operation, POOLINGS) else operation.kernel_size
-            dilation = 1 if isinstance(operation, POOLINGS) else operation.dilation_rate[0]
-            size += (kernel[0] - 1) * dilation * distance
-            distance *= operation.strides if isinstance(operation.strides, int) else operation.strides[0]
-        return size, distance
-
-    return {name: field[0] for name, field in _along_the_graph(model, step).items() if field}
+    return {name: size for name, (_, size, _) in _ways(model).items() if size < math.inf}
 
 
-_WHOLE_IMAGE = (layers.Flatten, layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D, layers.Dense)
-
-
-def _along_the_graph(model: keras.Model, step: Callable) -> dict:
-    """{name: step(operation, values of the operations before it)} from the inputs of `model` to its outputs.
+def _ways(model: keras.Model) -> dict[str, tuple[int, float, int]]:
+    """{layer: (layers with a kernel up to it, pixels that a position sees, pixels from one position to the next)}.
 
     Raises ValueError where the way through the model is not plain: models inside it, layers used twice.
     """
-    if nested := [layer.name for layer in model.layers if isinstance(layer, keras.Model)]:
-        raise ValueError(f"{model.name} contains the model {nested[0]}: look at the two separately")
-    values, of_tensor = {}, {}
-    if isinstance(model, keras.Sequential):
-        for layer in model.layers:
-            values[layer.name] = step(layer, list(values.values())[-1:])
-        return values
-    for operation in model.operations:
-        before = [] if isinstance(operation, layers.InputLayer) else keras.tree.flatten(operation.input)
-        if not all(id(tensor) in of_tensor for tensor in before):
-            raise ValueError(f"{operation.name} is used more than once: the way through it is not plain")
-        values[operation.name] = step(operation, [of_tensor[id(tensor)] for tensor in before])
-        of_tensor |= {id(tensor): values[operation.name] for tensor in keras.tree.flatten(operation.output)}
-    if not all(id(tensor) in of_tensor for tensor in model.outputs):
+    way, ways, of_tensor = (0, 1, 1), {}, {}
+    sequential = isinstance(model, keras.Sequential)
+    for layer in model.layers if sequential else model.operations:
+        if isinstance(layer, keras.Model):
+            raise ValueError(f"{model.name} contains the model {layer.name}: look at the two separately")
+        before = [way] if sequential else [of_tensor.get(id(tensor)) for tensor in keras.tree.flatten(layer.input)]
+        if None in before:
+            raise ValueError(f"{layer.name} is used more than once: the way through it is not plain")
+        layers_before, size, distance = map(max, zip((0, 1, 1), *before, strict=True))
+        if window := _window(layer):
+            size += (window[0] - 1) * getattr(layer, "dilation_rate", (1,))[0] * distance
+            distance *= layer.strides[0]
+        elif isinstance(layer, _WHOLE_IMAGE):
+            size = math.inf
+        way = ways[layer.name] = layers_before + isinstance(layer, tuple(KINDS)), size, distance
+        of_tensor |= {id(tensor): way for tensor in keras.tree.flatten(layer.output)}
+    if not sequential and not all(id(tensor) in of_tensor for tensor in model.outputs):
         raise ValueError(f"a layer of {model.name} is used more than once: the way through it is not plain")
-    return values
+    return ways
+
+
+def _window(layer: keras.layers.Layer) -> tuple[int, ...] | None:
+    """Sides of the window that a convolution or a pooling moves over its input; None for other layers."""
+    return getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
 
 
 def measured_receptive_field(model: keras.Model, layer: str = "") -> int:
     """Side of the square of input pixels that move one output position of `layer` (default: the last one).
 
     Measured: in a copy of the network whose kernels are all ones, with one channel, without ReLU and with
-    averages for maxima - so that no influence is hidden or cancelled - the gradient of the central
-    position is taken with respect to the input, and the rows in which it is not zero are counted. The
-    input is enlarged until they do not reach its edge. Raises ValueError above 4,096 pixels.
+    sums for maxima - so that no influence is hidden or cancelled - the gradient of the central position is
+    taken with respect to the input, and the rows in which it is not zero are counted. The input is
+    enlarged until they do not reach its edge. Raises ValueError above 4,096 pixels, and where a layer on
+    the way sees the whole image.
     """
-    name = layer or model.layers[-1].name
-    size = 32
-    while size <= 4096:
-        rows = np.flatnonzero(_central_gradient(model, name, size).any(axis=1))
+    for size in (32, 64, 128, 256, 512, 1024, 2048, 4096):
+        rows = np.flatnonzero(_central_gradient(model, layer, size).any(axis=1))
         if len(rows) and rows[0] > 0 and rows[-1] < size - 1:
             return int(rows[-1] - rows[0] + 1)
-        size *= 2
-    raise ValueError(f"{name} sees more than 4,096 pixels, or the whole image whatever its size")
+    raise ValueError(f"{layer or model.name} sees more than 4,096 pixels")
 
 
-def _central_gradient(model: keras.Model, name: str, size: int) -> np.ndarray:
-    """Gradient (size, size) of the central position of layer `name`, in the all-ones copy of `model`."""
-    copy = keras.models.clone_model(
-        model, input_tensors=keras.Input((size, size, 1), dtype="float64"), clone_function=_all_ones
-    )
-    part = keras.Model(copy.inputs, copy.get_layer(name).output)
+def _central_gradient(model: keras.Model, layer: str, size: int) -> np.ndarray:
+    """Gradient (size, size) of the central position of `layer`, in the all-ones copy of `model`."""
+    part = keras.Model(model.inputs, model.get_layer(layer).output if layer else model.outputs[0])
+    copy = keras.models.clone_model(part, [keras.Input((size, size, 1), dtype="float64")], clone_function=_all_ones)
     image = tf.Variable(tf.zeros((1, size, size, 1), tf.float64))
     with tf.GradientTape() as tape:
-        output = part(image)
+        output = copy(image)
         central = tf.reduce_sum(output[0, output.shape[1] // 2, output.shape[2] // 2])
     return tape.gradient(central, image)[0, :, :, 0].numpy()
 
 
-class _Unchanged(layers.Layer):
-    """Stands in for activations and normalisation: passes its input on."""
-
-    def call(self, inputs, mask=None, training=None):
-        return inputs
-
-
 def _all_ones(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """A copy of `layer` that passes every influence on: ones for weights, no cut-off, one channel."""
-    config = layer.get_config() | {"dtype": "float64"}
-    if isinstance(layer, POOLINGS):
-        return layers.AveragePooling2D.from_config(config)
-    if isinstance(layer, layers.Add | layers.Concatenate | layers.ZeroPadding2D | layers.InputLayer):
-        return type(layer).from_config(config)
-    if not isinstance(layer, CONVOLUTIONS):
-        return _Unchanged(name=layer.name, dtype="float64")
-    ones = {key: "ones" for key in config if key.endswith("kernel_initializer")}
-    one_channel = {key: 1 for key in ("filters", "groups", "depth_multiplier") if key in config}
-    return type(layer).from_config(config | ones | one_channel | {"activation": "linear", "use_bias": False})
+    """What stands for `layer` in the copy: a convolution of ones for every convolution and every pooling."""
+    if window := _window(layer):
+        ones = {"dilation_rate": getattr(layer, "dilation_rate", 1), "use_bias": False, "kernel_initializer": "ones"}
+        return layers.Conv2D(1, window, layer.strides, layer.padding, **ones, name=layer.name, dtype="float64")
+    if isinstance(layer, layers.Add | layers.Concatenate | layers.ZeroPadding2D | layers.BatchNormalization):
+        return type(layer).from_config(layer.get_config() | {"dtype": "float64"})
+    if isinstance(layer, _WHOLE_IMAGE):
+        raise ValueError(f"{layer.name} sees the whole image, whatever its size")
+    return layers.Identity(name=layer.name, dtype="float64")

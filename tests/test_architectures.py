@@ -1,14 +1,20 @@
-"""GoogLeNet, which Keras does not bring along, is the network of its paper."""
+"""GoogLeNet, which notebook 01 builds because Keras does not bring it along, is the network of its paper."""
 
 import helpers  # noqa: F401  must come before Keras
 
 # isort: split
 
+from pathlib import Path
+
 import keras
+import nbformat
 import numpy as np
 import pytest
 
-from helpers import architectures, costs
+from helpers import costs
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NAMES = ("inception_module", "GOOGLENET_MODULES", "googlenet")
 
 # Output channels and parameters (in K of 1,024) of every module: C. Szegedy et al., 2014, table 1.
 OUTPUTS = {"3a": 256, "3b": 480, "4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832, "5a": 832, "5b": 1024}
@@ -17,9 +23,14 @@ KILOS = {"3a": 159, "3b": 380, "4a": 364, "4b": 437, "4c": 463, "4d": 580, "4e":
 
 
 @pytest.fixture(scope="module")
-def googlenet():
+def defined(lesson):
+    return lesson("01", *NAMES)
+
+
+@pytest.fixture(scope="module")
+def googlenet(defined):
     with costs.blueprint():
-        return architectures.googlenet()
+        return defined.googlenet()
 
 
 def test_size(googlenet):
@@ -45,15 +56,41 @@ def test_parameters_of_the_modules(googlenet):
     assert sum(counted.values()) == pytest.approx(sum(KILOS.values()) * 1024, rel=0.03)
 
 
-def test_it_runs():
+@pytest.mark.parametrize("bottleneck", [True, False])
+def test_a_module_joins_its_four_branches(defined, bottleneck):
+    """Each branch of a module that runs is what its layers, called one after the other, make of the input."""
     keras.utils.set_random_seed(0)
-    model = architectures.googlenet(size=32, classes=10)
-    images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3))
-    probabilities = np.asarray(model(images))
-    assert probabilities.shape == (2, 10)
+    inputs = keras.Input((6, 6, 5))
+    module = keras.Model(inputs, defined.inception_module(inputs, (1, 2, 3, 4, 5, 6), "m", bottleneck))
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 5)).astype("float32")
+    before = ["3×3_bottleneck"] * bottleneck, ["5×5_bottleneck"] * bottleneck
+    branches = []
+    for way in (["1×1"], [*before[0], "3×3"], [*before[1], "5×5"], ["pool", "pool_1×1"]):
+        maps = x
+        for part in way:
+            maps = module.get_layer(f"m_{part}")(maps)
+        branches.append(maps)
+    assert [branch.shape[-1] for branch in branches] == [1, 3, 5, 6]
+    np.testing.assert_allclose(module(x), np.concatenate(branches, axis=-1), rtol=1e-5, atol=1e-6)
+
+
+def test_it_runs(defined):
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).uniform(size=(2, 224, 224, 3))
+    probabilities = np.asarray(defined.googlenet()(images))
+    assert probabilities.shape == (2, 1000)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_too_small_a_picture_is_refused():
-    with pytest.raises(ValueError, match="size 31 is too small"):
-        architectures.googlenet(size=31)
+def definitions(notebook: str) -> list[str]:
+    """The cells that define NAMES, word for word."""
+    cells = nbformat.read(NOTEBOOKS / notebook, as_version=4).cells
+    starts = [f"\n{start}" for name in NAMES for start in (f"def {name}(", f"{name} = ")]
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    return sorted(source for source in code if any(start in f"\n{source}" for start in starts))
+
+
+def test_lesson_and_solution_define_the_same():
+    in_lesson = definitions("01_cnn_architectures.ipynb")
+    assert len(in_lesson) == len(NAMES)
+    assert definitions("solutions/01_cnn_architectures_solutions.ipynb") == in_lesson

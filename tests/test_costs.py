@@ -82,8 +82,16 @@ def test_models_inside_models_are_counted():
 def test_what_is_not_known_is_refused():
     with pytest.raises(ValueError, match="multiply-adds of a Conv2DTranspose layer are not known"):
         costs.layer_costs(built(layers.Conv2DTranspose(2, 3)))
+    with pytest.raises(ValueError, match="multiply-adds of a MultiHeadAttention layer are not known"):
+        inputs = keras.Input((4, 6))
+        costs.layer_costs(keras.Model(inputs, layers.MultiHeadAttention(1, 2)(inputs, inputs)))
     with pytest.raises(ValueError, match="output size .* is open"):
         costs.layer_costs(keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3)]))
+
+
+def test_layers_without_a_kernel_cost_nothing():
+    model = built(layers.Conv2D(4, 3), layers.BatchNormalization(), layers.LayerNormalization(), layers.MaxPooling2D(2))
+    assert [cost.kind for cost in costs.layer_costs(model)] == ["convolution"]
 
 
 # ---- blueprints ---------------------------------------------------------------------------------
@@ -166,8 +174,24 @@ def test_layers_that_see_everything_are_left_out():
     assert list(costs.receptive_fields(model)) == ["seeing"]
 
 
+def test_the_whole_image_is_not_measured():
+    """What comes before the layer that sees everything is measured, what comes after it is refused."""
+    model = built(layers.Conv2D(4, 3, name="seeing"), layers.GlobalAveragePooling2D(), layers.Dense(2))
+    assert costs.measured_receptive_field(model, "seeing") == 3
+    with pytest.raises(ValueError, match="global_average_pooling2d.* sees the whole image"):
+        costs.measured_receptive_field(model)
+
+
+def test_layers_added_one_by_one():
+    model = built(size=40)
+    for layer in STACKS["pooling"]:
+        model.add(type(layer).from_config(layer.get_config()))
+    assert list(costs.receptive_fields(model).values()) == [3, 4, 8]
+    assert costs.measured_receptive_field(model) == 8 and costs.depth(model) == 2
+
+
 def test_a_field_without_end_is_refused(monkeypatch):
     everything = np.ones((32, 32))
-    monkeypatch.setattr(costs, "_central_gradient", lambda model, name, size: everything)
+    monkeypatch.setattr(costs, "_central_gradient", lambda model, layer, size: everything)
     with pytest.raises(ValueError, match="sees more than 4,096 pixels"):
         costs.measured_receptive_field(built(layers.Conv2D(4, 3)))
