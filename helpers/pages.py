@@ -17,28 +17,21 @@ from PIL import Image
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def page_of(notebook, home: Path, target: Path, pages: dict[Path, Path], title: str) -> str:
-    """HTML of a notebook that lies in folder `home`; links to notebooks in `pages` lead to their pages."""
-    exporter = HTMLExporter(
-        raw_template=(TEMPLATES / "notebook.html.j2").read_text(encoding="utf-8"), embed_images=True
-    )
-    notebook = nbformat.from_dict(notebook)
-    notebook.metadata["title"] = title
-    source_folder = {"metadata": {"path": str(home), "name": title}}
-    text, _ = exporter.from_notebook_node(notebook, source_folder)
+def page_of(notebook, source: Path, pages: dict[Path, Path], index: Path) -> str:
+    """HTML of the notebook at `source`; links to notebooks in `pages` lead to their pages, to a README to `index`."""
+    template = (TEMPLATES / "notebook.html.j2").read_text(encoding="utf-8")
+    exporter = HTMLExporter(raw_template=template, embed_images=True)
+    text, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(source.parent)}})
 
     def new_link(match):
         link, hash_, anchor = html.unescape(match[2]).partition("#")
         if not link or re.match(r"[a-z]+:", link):
             return match[0]
-        aim = (home / link).resolve()
-        aim = pages.get(aim, target.parent / "index.html" if aim.name == "README.md" else aim)
-        return f'{match[1]}"{html.escape(os.path.relpath(aim, target.parent) + hash_ + anchor)}"'
+        aim = (source.parent / link).resolve()
+        aim = index if aim.name == "README.md" else pages.get(aim, aim)
+        return f'{match[1]}"{html.escape(os.path.relpath(aim, pages[source.resolve()].parent) + hash_ + anchor)}"'
 
-    text = re.sub(r'(<a\b[^>]*?\bhref=)"([^"]*)"', new_link, text)
-    index = os.path.relpath(sorted(pages.values(), key=lambda p: len(p.parts))[0].parent / "index.html", target.parent)
-    bar = f'<nav class="series"><a href="{index}">All notebooks</a>'
-    return re.sub(r"(<body[^>]*>)", lambda m: m[1] + bar + f"{html.escape(title)}</nav>", text, count=1)
+    return re.sub(r'(<a\b[^>]*?\bhref=)"([^"]*)"', new_link, text)
 
 
 def opening(notebook) -> tuple[str, str]:
@@ -51,14 +44,13 @@ def opening(notebook) -> tuple[str, str]:
 
 def thumbnail(notebook, width: int = 640) -> str:
     """The first figure of a notebook, made small: a PNG in base64, or an empty string."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                picture = Image.open(io.BytesIO(base64.b64decode(output["data"]["image/png"]))).convert("RGB")
-                picture.thumbnail((width, width))
-                picture.save(small := io.BytesIO(), "PNG", optimize=True)
-                return base64.b64encode(small.getvalue()).decode()
-    return ""
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    if not (figures := [data["image/png"] for data in outputs if "image/png" in data]):
+        return ""
+    picture = Image.open(io.BytesIO(base64.b64decode(figures[0]))).convert("RGB")
+    picture.thumbnail((width, width))
+    picture.save(small := io.BytesIO(), "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def write(path: Path, text: str) -> None:
@@ -78,16 +70,16 @@ def make_pages(sources: list[Path], folder: Path, executed: dict[Path, Path], re
     solutions = [p for s in sources if (p := s.parent / "solutions" / f"{s.stem}_solutions.ipynb").exists()]
     pages = {s.resolve(): folder / f"{s.stem}.html" for s in sources}
     pages |= {s.resolve(): folder / "solutions" / f"{s.stem}.html" for s in solutions}
-    cards = []
+    index, cards = folder / "index.html", []
     for source in sources + solutions:
         notebook = nbformat.read(executed.get(source, source), as_version=4)
-        target = pages[source.resolve()]
-        write(target, page_of(notebook, source.parent, target, pages, opening(notebook)[0]))
+        notebook.metadata["title"], paragraph = opening(notebook)
+        page = pages[source.resolve()]
+        write(page, page_of(notebook, source, pages, index))
         if source in sources:
-            title, paragraph = opening(notebook)
             record = records.get(source.stem) if source in executed else None
-            cards.append({"page": target.name, "title": title, "paragraph": paragraph, "record": record})
-            cards[-1]["picture"] = thumbnail(notebook)
-    index = Template((TEMPLATES / "index.html.j2").read_text(encoding="utf-8"), autoescape=True)
-    write(folder / "index.html", index.render(cards=cards) + "\n")
-    return folder / "index.html"
+            card = {"page": page.name, "title": notebook.metadata["title"], "paragraph": paragraph, "record": record}
+            cards.append(card | {"picture": thumbnail(notebook)})
+    template = Template((TEMPLATES / "index.html.j2").read_text(encoding="utf-8"), autoescape=True)
+    write(index, template.render(cards=cards) + "\n")
+    return index

@@ -211,6 +211,23 @@ def test_a_full_disk_gets_a_sentence(folder, capfd):
     assert re.search(r"^01_one +failed", out, re.MULTILINE)
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", b"\xff"])
+def test_a_damaged_table_of_earlier_runs_is_made_anew(folder, content):
+    write_notebook(folder / "01_good.ipynb", body="1")
+    results = folder.parent / "build" / "results.json"
+    results.parent.mkdir()
+    results.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert run(folder) == 0
+    assert json.loads(results.read_text())["01_good"]["status"] == "ok"
+
+
+def test_an_unclosed_quote_gets_a_sentence(folder, capsys):
+    write_notebook(folder / "01_good.ipynb", body="1")
+    with pytest.raises(SystemExit, match="2"):
+        run(folder, "--params", 'NAME="a b')
+    assert 'NAME="a b: No closing quotation' in capsys.readouterr().err
+
+
 def test_two_runs_do_not_mix(folder, capsys):
     write_notebook(folder / "01_one.ipynb")
     (folder.parent / "build").mkdir()
