@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from threadpoolctl import threadpool_limits
 
 from helpers.features import extract
@@ -17,6 +17,7 @@ from helpers.pictures import check_images, resize
 
 LARGE = 500  # images per class from which a data set counts as large; notebook 03 measures what that changes
 ROUNDS = 5  # divisions into fitting and judging
+JUDGED = 0.3  # share of the images on which a probe is judged
 
 WHAT_TO_DO = {
     ("small", "similar"): "replace the output layer; take features from the cut that probes best",
@@ -26,8 +27,7 @@ WHAT_TO_DO = {
 }
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(NamedTuple):
     """scenario: ("small" | "large", "similar" | "dissimilar"), or None: too few images to tell.
 
     table: for every cut (name, mean accuracy of a linear probe on pretrained features, its standard
@@ -46,11 +46,9 @@ class Advice:
         if self.table:
             lines.append("cut          pretrained      random weights")
         lines += [f"{cut}  {mean:.2f} ± {spread:.2f}     {random:.2f}" for cut, mean, spread, random in self.table]
-        if self.scenario is None:
-            return "\n".join([*lines, f"too few images: {self.sure}"])
-        return "\n".join(
-            [*lines, f"{' and '.join(self.scenario)}: {WHAT_TO_DO[self.scenario]} ({self.cut})", self.sure]
-        )
+        if self.scenario:
+            lines.append(f"{' and '.join(self.scenario)}: {WHAT_TO_DO[self.scenario]} ({self.cut})")
+        return "\n".join([*lines, self.sure if self.scenario else f"too few images: {self.sure}"])
 
 
 def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 600, seed: int = 0) -> Advice:
@@ -62,9 +60,8 @@ def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 6
     ValueError for other shapes, one class, or a class with one image.
     """
     check_images(images)
-    labels = np.asarray(labels)
-    if labels.shape != (len(images),):
-        raise ValueError(f"{len(images)} images need as many labels, not {labels.shape}")
+    if np.shape(labels) != (len(images),):
+        raise ValueError(f"{len(images)} images need as many labels, not {np.shape(labels)}")
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     classes, per_class = len(counts), int(counts.min())
     if classes < 2 or per_class < 2:
@@ -75,33 +72,29 @@ def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 6
     random = np.random.default_rng(seed)
     share = max(5, most // classes)
     chosen = np.concatenate([random.permutation(np.flatnonzero(labels == c))[:share] for c in range(classes)])
-    scores = {w: _probe_every_cut(resize(images[chosen], size), labels[chosen], w, seed) for w in ("imagenet", None)}
-    pretrained = scores["imagenet"]
-    table = tuple(
-        (cut, float(row.mean()), float(row.std(ddof=1)), float(other.mean()))
-        for cut, row, other in zip(CUTS, pretrained, scores[None], strict=True)
-    )
-    best = int(pretrained.mean(axis=1).argmax())
-    difference = pretrained[3:].mean(axis=0) - pretrained[1:3].mean(axis=0)
+    images, labels = resize(images[chosen], size), labels[chosen]
+
+    pretrained, untrained = (_probe_every_cut(images, labels, weights, seed) for weights in ("imagenet", None))
+    means, spreads, others = pretrained.mean(axis=1), pretrained.std(axis=1, ddof=1), untrained.mean(axis=1)
+    table = tuple(zip(CUTS, means.tolist(), spreads.tolist(), others.tolist(), strict=True))
+    best, chance = means.max(), np.bincount(labels).max() / len(labels)
+    differences = pretrained[3:].mean(axis=0) - pretrained[1:3].mean(axis=0)
+    difference = differences.mean()
     # the divisions share images, so that their spread alone would be too sure of itself: add the binomial error
-    judged = max(1, round(0.3 * len(chosen)))
-    p = float(pretrained[best].mean())
-    error = float(np.hypot(difference.std(ddof=1) / np.sqrt(ROUNDS), np.sqrt(p * (1 - p) / (judged * ROUNDS))))
-    gain = 100 * float(pretrained[best].mean() - scores[None].mean(axis=1).max())
-    facts = (
-        f"blocks 4 and 5 against 2 and 3: {100 * difference.mean():+.1f} ± {100 * error:.1f} points; "
-        f"pretraining is worth {gain:+.1f} points at the best cut"
-    )
-    chance = float(np.bincount(labels[chosen]).max() / len(chosen))
-    if p - chance < 3 * np.sqrt(p * (1 - p) / judged):
-        reason = f"the best probe, {p:.2f}, is no better than guessing, {chance:.2f}; late and early cuts look alike"
-        return Advice(None, CUTS[best], per_class, classes, table, reason)
-    if abs(difference.mean()) < 2 * error:
-        return Advice(None, CUTS[best], per_class, classes, table, f"late and early cuts look alike ({facts})")
-    similar = "similar" if difference.mean() > 0 else "dissimilar"
-    how = "sure" if abs(difference.mean()) > 4 * error else "fairly sure"
-    scenario = ("large" if per_class >= LARGE else "small", similar)
-    return Advice(scenario, CUTS[best], per_class, classes, table, f"{how}: {facts}")
+    binomial = np.sqrt(best * (1 - best) / round(JUDGED * len(labels)))
+    error = np.hypot(differences.std(ddof=1), binomial) / np.sqrt(ROUNDS)
+
+    facts = f"blocks 4 and 5 against 2 and 3: {100 * difference:+.1f} ± {100 * error:.1f} points; "
+    facts += f"pretraining is worth {100 * (best - others.max()):+.1f} points at the best cut"
+    scenario = None
+    if best - chance < 3 * binomial:
+        sure = f"the best probe, {best:.2f}, is no better than guessing, {chance:.2f}; late and early cuts look alike"
+    elif abs(difference) < 2 * error:
+        sure = f"late and early cuts look alike ({facts})"
+    else:
+        scenario = "large" if per_class >= LARGE else "small", "similar" if difference > 0 else "dissimilar"
+        sure = f"{'sure' if abs(difference) > 4 * error else 'fairly sure'}: {facts}"
+    return Advice(scenario, CUTS[means.argmax()], per_class, classes, table, sure)
 
 
 def _probe_every_cut(images: np.ndarray, labels: np.ndarray, weights: str | None, seed: int) -> np.ndarray:
@@ -111,15 +104,12 @@ def _probe_every_cut(images: np.ndarray, labels: np.ndarray, weights: str | None
     features = np.split(np.array(extract(network, images)), np.cumsum(widths)[:-1], axis=1)
     del network
     gc.collect()  # networks are held by reference cycles, and this one weighs 59 MB
-    rounds = StratifiedShuffleSplit(ROUNDS, test_size=0.3, random_state=seed)
-    divisions = list(rounds.split(np.zeros(len(labels)), labels))
-    scores = np.empty((len(CUTS), ROUNDS))
+    probe = LogisticRegression(C=0.03, max_iter=500, tol=1e-2)
+    divisions = StratifiedShuffleSplit(ROUNDS, test_size=JUDGED, random_state=seed)
+    scores = []
     with threadpool_limits(1):  # small matrices: fastest so, and the same on any number of cores
-        for row, x in zip(scores, features, strict=True):
+        for x in features:
             # fewer images than features: turned into the images' own span, nothing is lost and fitting is quick
             u, lengths, _ = np.linalg.svd(x, full_matrices=False)
-            x = u * (lengths / x.std())
-            for number, (fit, judge) in enumerate(divisions):
-                probe = LogisticRegression(C=0.03, max_iter=500, tol=1e-2).fit(x[fit], labels[fit])
-                row[number] = probe.score(x[judge], labels[judge])
-    return scores
+            scores.append(cross_val_score(probe, u * (lengths / x.std()), labels, cv=divisions))
+    return np.array(scores)

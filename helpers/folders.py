@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -36,38 +35,40 @@ def image_folder(path: str | Path, size: int = 32, per_class: int = 1000, seed: 
         raise FolderError(f"{root} is not a folder: give one that holds a folder of pictures for each class")
     if size < 1 or per_class < LEAST:
         raise FolderError(f"size {size} must be at least 1 and per_class {per_class} at least {LEAST}")
-    parts = {part.name.lower(): part for part in root.iterdir() if part.is_dir() and _visible(part)}
-    if set(parts) == {"train", "test"}:
-        known, test = (_read(parts[name], size, per_class, seed) for name in ("train", "test"))
-        if known.class_names != test.class_names:
-            odd = ", ".join(sorted(set(known.class_names) ^ set(test.class_names))[:5])
-            raise FolderError(f"{root}: train and test have different classes ({odd}): each needs the same folders")
-        train, validation, _ = stratified_splits(known, validation=0.2, test=0.0, seed=seed)
-        splits = Splits(train, validation, test)
-    else:
-        splits = stratified_splits(_read(root, size, per_class, seed), validation=0.2, test=0.2, seed=seed)
     source = f"pictures in {root.absolute().name}"
-    return _without_copies(Splits(*(replace(part, source=source) for part in splits)))
+    parts = {part.name.lower(): part for part in _folders(root)}
+    if set(parts) == {"train", "test"}:
+        known, test = (_read(parts[name], source, size, per_class, seed) for name in ("train", "test"))
+        if odd := ", ".join(sorted(set(known.class_names) ^ set(test.class_names))[:5]):
+            raise FolderError(f"{root}: train and test have different classes ({odd}): each needs the same folders")
+        splits = stratified_splits(known, validation=0.2, test=0.0, seed=seed)._replace(test=test)
+    else:
+        splits = stratified_splits(_read(root, source, size, per_class, seed), validation=0.2, test=0.2, seed=seed)
+    return _without_copies(splits)
 
 
 def _visible(path: Path) -> bool:
     return not path.name.startswith((".", "__"))
 
 
-def _read(root: Path, size: int, per_class: int, seed: int) -> ImageSet:
+def _folders(root: Path) -> list[Path]:
+    """The folders in `root` that are not hidden, by name."""
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and _visible(folder))
+
+
+def _read(root: Path, source: str, size: int, per_class: int, seed: int) -> ImageSet:
     """All classes of one folder, as one set. Raises FolderError."""
-    classes = sorted(folder for folder in root.iterdir() if folder.is_dir() and _visible(folder))
+    classes = _folders(root)
     if len(classes) < 2:
-        loose = any(file.suffix.lower() in SUFFIXES for file in root.iterdir())
-        hint = (
-            "its pictures lie side by side: sort them into one folder per class" if loose else "two or more are needed"
-        )
+        hint = "two or more are needed"
+        if any(file.suffix.lower() in SUFFIXES for file in root.iterdir()):
+            hint = "its pictures lie side by side: sort them into one folder per class"
         raise FolderError(f"{root} holds {len(classes)} class folder{'s' * (len(classes) != 1)}; {hint}")
     random = np.random.default_rng(seed)
     chosen = []
     for label, folder in enumerate(classes):
         files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and _visible(f) and f.is_file())
-        chosen += [(label, file) for file in random.permutation(np.array(files, object))[:per_class]]
+        chosen += [(label, file) for file in random.permutation(files)[:per_class]]
     images, labels, unreadable = [], [], []
     for label, file in tqdm(chosen, desc=f"reading {root.name}", unit="picture", leave=False, disable=progress_off()):
         try:
@@ -77,29 +78,22 @@ def _read(root: Path, size: int, per_class: int, seed: int) -> ImageSet:
             unreadable.append(str(error))
     if unreadable:
         print(f"{root}: {len(unreadable)} of {len(chosen)} files left out; the first: {unreadable[0]}", file=sys.stderr)
-    counts = np.bincount(np.array(labels, int), minlength=len(classes))
-    if counts.min() < LEAST:
-        poor = [f"{folder.name} ({count})" for folder, count in zip(classes, counts, strict=True) if count < LEAST]
-        more = f" and {len(poor) - 5} more" if len(poor) > 5 else ""
-        raise FolderError(
-            f"{root}: too few pictures in {', '.join(poor[:5])}{more}: every class needs at least {LEAST}. "
-            "Add pictures, or move these folders away"
-        )
+    count = Counter(labels)
+    if poor := [f"{folder.name} ({count[label]})" for label, folder in enumerate(classes) if count[label] < LEAST]:
+        which = ", ".join(poor[:5]) + (f" and {len(poor) - 5} more" if len(poor) > 5 else "")
+        remedy = f"every class needs at least {LEAST}. Add pictures, or move these folders away"
+        raise FolderError(f"{root}: too few pictures in {which}: {remedy}")
     names = tuple(folder.name for folder in classes)
-    return ImageSet(np.stack(images), np.array(labels, np.int64), names, str(root), "the reader's own")
+    return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, "the reader's own")
 
 
 def _without_copies(splits: Splits) -> Splits:
-    """Validation and test without pictures that are also in a part before them, pixel by pixel."""
-    seen: set[bytes] = set()
-    kept, left_out = [], 0
-    for part in splits:
-        digests = [hashlib.sha256(image.tobytes()).digest() for image in part.images]
-        new = [number for number, digest in enumerate(digests) if digest not in seen]
-        kept.append(part.take(np.array(new, int)) if part is not splits.train else part)
-        left_out += len(part) - len(kept[-1])
-        seen.update(digests)
-    if left_out:
+    """Validation and test without pictures that are also in a part before them, pixel by pixel. Raises FolderError."""
+    kept = [splits.train]
+    for part in (splits.validation, splits.test):
+        seen = {hash(image.tobytes()) for before in kept for image in before.images}
+        kept.append(part.take(np.array([hash(image.tobytes()) not in seen for image in part.images], bool)))
+    if left_out := sum(map(len, splits)) - sum(map(len, kept)):
         print(f"{left_out} pictures left out of validation and test: copies of others", file=sys.stderr)
     for name, part in zip(splits._fields, kept, strict=True):
         if not len(part):

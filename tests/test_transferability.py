@@ -1,13 +1,23 @@
-"""LogME and H-score against values computed another way, and against what they are for."""
+"""Notebook 03's LogME and H-score against values computed another way, and against what they are for."""
 
-import helpers  # noqa: F401, I001
+import ast
+from pathlib import Path
+
+import nbformat
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from helpers.transferability import h_score, logme
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+SCORES = ("logme", "h_score")
+
+
+@pytest.fixture(scope="module")
+def scores(lesson):
+    """The notebook's functions, by name."""
+    return vars(lesson("03", *SCORES))
 
 
 def blobs(n, d, seed=1):
@@ -34,24 +44,25 @@ def best_evidence(features, target):
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 100)])
-def test_logme_is_the_maximal_evidence(n, d):
+def test_logme_is_the_maximal_evidence(scores, n, d):
     features, labels = blobs(n, d)
     expected = np.mean([best_evidence(features, (labels == c).astype(float)) / n for c in range(3)])
-    assert logme(features, labels) == pytest.approx(expected, abs=1e-5)
+    assert scores["logme"](features, labels) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 100)])
-def test_h_score_is_the_trace_with_the_shrunk_covariance(n, d):
+def test_h_score_is_the_trace_with_the_shrunk_covariance(scores, n, d):
     features, labels = blobs(n, d)
     covariance, shrinkage = ledoit_wolf(features)
     means = np.stack([features[labels == c].mean(0) for c in range(3)]) - features.mean(0)
     between = sum((labels == c).mean() * np.outer(means[c], means[c]) for c in range(3))
     expected = (1 - shrinkage) * np.trace(np.linalg.inv(covariance) @ between)
-    assert h_score(features, labels) == pytest.approx(expected, rel=1e-9)
+    assert scores["h_score"](features, labels) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("score", [logme, h_score])
-def test_prefers_features_that_tell_classes_apart(score):
+@pytest.mark.parametrize("name", SCORES)
+def test_prefers_features_that_tell_classes_apart(scores, name):
+    score = scores[name]
     features, labels = blobs(90, 20)
     shuffled = np.random.default_rng(0).permutation(labels)
     assert score(features, labels) > score(features, shuffled)
@@ -59,14 +70,14 @@ def test_prefers_features_that_tell_classes_apart(score):
     assert score(features.reshape(90, 4, 5), labels) == score(features, labels), "feature maps are flattened"
 
 
-@pytest.mark.parametrize("score", [logme, h_score])
-def test_refuses(score):
-    features, labels = blobs(30, 4)
-    with pytest.raises(ValueError, match="n labels"):
-        score(features, labels[:-1])
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        score(np.full_like(features, np.nan), labels)
-    with pytest.raises(ValueError, match="at least two classes"):
-        score(features, np.zeros(30, int))
-    with pytest.raises(ValueError, match="at least two classes"):
-        score(features, np.arange(30))
+def sources(path):
+    """The text of the scores' definitions in a notebook, by name."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    found = ((source, node) for source in cells for node in ast.parse(source).body)
+    return {n.name: ast.get_source_segment(s, n) for s, n in found if getattr(n, "name", None) in SCORES}
+
+
+def test_the_solutions_use_the_lessons_functions():
+    lesson = sources(NOTEBOOKS / "03_transfer_scenarios.ipynb")
+    assert set(lesson) == set(SCORES)
+    assert sources(NOTEBOOKS / "solutions" / "03_transfer_scenarios_solutions.ipynb") == lesson
