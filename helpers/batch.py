@@ -182,12 +182,14 @@ class Engine(papermill.engines.NBClientEngine):
         def watch():
             for tick in itertools.count():
                 if nb_man.pbar.disable and tick % 120 == 0:  # no terminal: a line a minute
-                    print(f"{run.path.stem} ... {client.code_cells_executed} cells begun, {tick // 2} s", flush=True)
+                    begun = f"{client.code_cells_executed} of {cells} cells begun"
+                    print(f"{run.path.stem} ... {begun}, {tick // 2} s", flush=True)
                 nb_man.pbar.refresh()
                 if over.wait(0.5):
                     break
                 measure()  # not at once: a child that has not yet become the kernel has this process's memory
 
+        cells = sum(cell.cell_type == "code" for cell in nb_man.nb.cells)
         settings = {"kernel_name": kernel_name, "startup_timeout": 120, "timeout": None}
         client = papermill.clientwrap.PapermillNotebookClient(nb_man, on_cell_executed=measure, **settings)
         over, watcher = threading.Event(), threading.Thread(target=watch, daemon=True)
