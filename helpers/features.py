@@ -42,7 +42,7 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
     check_images(images)
     expected = tuple(model.input_shape[1:])
     if images.shape[1:] != expected:
-        raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: see helpers.pictures.resize")
+        raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: use pictures.resize")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     with tqdm(total=len(images), desc=model.name, unit="image", leave=False, disable=progress_off()) as bar:
