@@ -120,6 +120,11 @@ def test_confusion_matrix_counts():
     nothing_cut_off()
 
 
+def test_confusion_matrix_of_nothing():
+    plots.confusion_matrix(np.array([], int), np.array([], int), ["a", "b"])
+    assert axes()[0].get_title() == "0 of 0 right" and not axes()[0].texts
+
+
 def test_confusion_matrix_without_mistakes_and_with_long_names():
     plots.confusion_matrix(np.arange(12), np.arange(12), [f"Egyptian_cat_{i}" for i in range(12)], title="none")
     assert axes()[0].get_title() == "none" and axes()[0].get_xticklabels()[0].get_text() == "Egyptian cat 0"
