@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import Counter
 from pathlib import Path
@@ -87,12 +88,17 @@ def _read(root: Path, source: str, size: int, per_class: int, seed: int) -> Imag
     return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, "the reader's own")
 
 
+def _digests(part: ImageSet) -> list[bytes]:
+    return [hashlib.sha256(image.tobytes()).digest() for image in part.images]
+
+
 def _without_copies(splits: Splits) -> Splits:
     """Validation and test without pictures that are also in a part before them, pixel by pixel. Raises FolderError."""
-    kept = [splits.train]
+    kept, seen = [splits.train], set(_digests(splits.train))
     for part in (splits.validation, splits.test):
-        seen = {hash(image.tobytes()) for before in kept for image in before.images}
-        kept.append(part.take(np.array([hash(image.tobytes()) not in seen for image in part.images], bool)))
+        digests = _digests(part)
+        kept.append(part.take(np.array([digest not in seen for digest in digests], bool)))
+        seen.update(digests)
     if left_out := sum(map(len, splits)) - sum(map(len, kept)):
         print(f"{left_out} pictures left out of validation and test: copies of others", file=sys.stderr)
     for name, part in zip(splits._fields, kept, strict=True):
