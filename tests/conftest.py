@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SOLUTIONS = REPOSITORY / "notebooks" / "solutions"
 
 
 def reference_env() -> dict[str, str]:
@@ -65,18 +66,39 @@ def lesson():
 
     def load(number: str, *names: str) -> SimpleNamespace:
         (path,) = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb")
-        sources = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-        nodes = [node for source in sources for node in ast.parse(source).body]
-        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-        found = {name: node for node in nodes for name in defined(node) if name in names}
-        if missing := set(names) - set(found):
-            raise LookupError(f"{path.name} does not define {', '.join(missing)}")
+        imports = [node for node, _ in statements(path) if isinstance(node, ast.Import | ast.ImportFrom)]
         namespace: dict = {}
-        for node in imports + [node for node in nodes if node in found.values()]:
+        for node in imports + [node for node, _ in definitions(path, names).values()]:
             exec(compile(ast.Module([node], []), path.name, "exec"), namespace)
         return SimpleNamespace(**namespace)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def lesson_and_solution():
+    """lesson_and_solution("02", "grad_cam"): the cells with these definitions in a notebook, and in its solutions."""
+
+    def load(number: str, *names: str) -> tuple[dict[str, str], dict[str, str]]:
+        paths = (REPOSITORY / "notebooks").glob(f"{number}_*.ipynb"), SOLUTIONS.glob(f"{number}_*.ipynb")
+        both = (definitions(*path, names) for path in paths)
+        return tuple({name: cell for name, (_, cell) in found.items()} for found in both)
+
+    return load
+
+
+def statements(path: Path) -> list[tuple[ast.stmt, str]]:
+    """The statements of a notebook's code cells, each with the source of its cell."""
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return [(node, source) for source in sources for node in ast.parse(source).body]
+
+
+def definitions(path: Path, names: tuple[str, ...]) -> dict[str, tuple[ast.stmt, str]]:
+    """What a notebook defines under `names`, as of `statements`, in its order. Raises LookupError if one is missing."""
+    found = {name: (node, cell) for node, cell in statements(path) for name in defined(node) if name in names}
+    if missing := set(names) - set(found):
+        raise LookupError(f"{path.name} does not define {', '.join(missing)}")
+    return found
 
 
 def defined(node: ast.stmt) -> list[str]:

@@ -4,16 +4,12 @@ import helpers  # noqa: F401  must come before Keras
 
 # isort: split
 
-from pathlib import Path
-
 import keras
-import nbformat
 import numpy as np
 import pytest
 
 from helpers import costs
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 NAMES = ("inception_module", "GOOGLENET_MODULES", "googlenet")
 
 # Output channels and parameters (in K of 1,024) of every module: C. Szegedy et al., 2014, table 1.
@@ -82,15 +78,6 @@ def test_it_runs(defined):
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
-def definitions(notebook: str) -> list[str]:
-    """The cells that define NAMES, word for word."""
-    cells = nbformat.read(NOTEBOOKS / notebook, as_version=4).cells
-    starts = [f"\n{start}" for name in NAMES for start in (f"def {name}(", f"{name} = ")]
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    return sorted(source for source in code if any(start in f"\n{source}" for start in starts))
-
-
-def test_lesson_and_solution_define_the_same():
-    in_lesson = definitions("01_cnn_architectures.ipynb")
-    assert len(in_lesson) == len(NAMES)
-    assert definitions("solutions/01_cnn_architectures_solutions.ipynb") == in_lesson
+def test_lesson_and_solution_define_the_same(lesson_and_solution):
+    in_lesson, in_solutions = lesson_and_solution("01", *NAMES)
+    assert in_lesson == in_solutions

@@ -3,11 +3,7 @@
 The functions are those that notebook 02 defines.
 """
 
-import ast
-from pathlib import Path
-
 import cv2
-import nbformat
 import numpy as np
 import pytest
 
@@ -15,7 +11,6 @@ from helpers import data, models, pictures  # before keras
 
 import keras  # isort: skip
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 EGYPTIAN_CAT, BULL_MASTIFF, CONVERTIBLE, JEEP = 285, 243, 511, 609
 
 # The cat's outline in chelsea.png, stretched to 224 x 224 pixels: (column, row), drawn by hand.
@@ -136,17 +131,9 @@ def test_nothing_speaks_for_the_class(grad_cam):
     assert heat.shape == (6, 10) and not heat.any()
 
 
-def source_of(path, function):
-    """The text of a function that a notebook defines."""
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    (cell,) = (cell for cell in cells if f"def {function}(" in cell)
-    (node,) = (node for node in ast.parse(cell).body if getattr(node, "name", "") == function)
-    return ast.get_source_segment(cell, node)
-
-
-def test_the_solutions_use_the_lessons_grad_cam():
-    in_solutions = source_of(FOLDER / "solutions" / "02_resnet50_imagenet_solutions.ipynb", "grad_cam")
-    assert in_solutions == source_of(FOLDER / "02_resnet50_imagenet.ipynb", "grad_cam")
+def test_the_solutions_use_the_lessons_grad_cam(lesson_and_solution):
+    in_lesson, in_solutions = lesson_and_solution("02", "grad_cam")
+    assert in_lesson == in_solutions
 
 
 # ---- occlusion ----------------------------------------------------------------------------------

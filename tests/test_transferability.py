@@ -1,16 +1,11 @@
 """Notebook 03's LogME and H-score against values computed another way, and against what they are for."""
 
-import ast
-from pathlib import Path
-
-import nbformat
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SCORES = ("logme", "h_score")
 
 
@@ -70,14 +65,6 @@ def test_prefers_features_that_tell_classes_apart(scores, name):
     assert score(features.reshape(90, 4, 5), labels) == score(features, labels), "feature maps are flattened"
 
 
-def sources(path):
-    """The text of the scores' definitions in a notebook, by name."""
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    found = ((source, node) for source in cells for node in ast.parse(source).body)
-    return {n.name: ast.get_source_segment(s, n) for s, n in found if getattr(n, "name", None) in SCORES}
-
-
-def test_the_solutions_use_the_lessons_functions():
-    lesson = sources(NOTEBOOKS / "03_transfer_scenarios.ipynb")
-    assert set(lesson) == set(SCORES)
-    assert sources(NOTEBOOKS / "solutions" / "03_transfer_scenarios_solutions.ipynb") == lesson
+def test_the_solutions_use_the_lessons_functions(lesson_and_solution):
+    in_lesson, in_solutions = lesson_and_solution("03", *SCORES)
+    assert in_lesson == in_solutions
