@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from threadpoolctl import threadpool_limits
 
 from helpers.features import extract
+from helpers.images import check_images, resize
 from helpers.models import CUTS, vgg16_every_cut
-from helpers.pictures import check_images, resize
 
 LARGE = 500  # images per class from which a data set counts as large; notebook 03 measures what that changes
 ROUNDS = 5  # divisions into fitting and judging

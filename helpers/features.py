@@ -17,8 +17,8 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from helpers.files import file_digest, progress_off
-from helpers.pictures import check_images
+from helpers.assets import file_digest, progress_off
+from helpers.images import check_images
 
 CHUNK = 1024  # images between two notes of how far the work has come
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-from helpers.files import SOURCES, FileError, Unreachable, download, keras_cache, packaged_file, verify
+from helpers.assets import SOURCES, FileError, Unreachable, download, keras_cache, packaged_file, verify
 
 # Blocks of VGG16 (configuration D): (convolutions, channels). K. Simonyan and A. Zisserman, 2014, table 1.
 VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))

@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from records import Records
 
 import helpers  # noqa: F401
-from helpers.files import FileError
-from records import Records
+from helpers.assets import FileError
 
 
 def test_a_recorded_run_is_not_repeated(tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from helpers import data
-from helpers.files import FileError
-from helpers.pictures import resize
+from helpers.assets import FileError
+from helpers.images import resize
 
 
 @pytest.fixture(scope="module")

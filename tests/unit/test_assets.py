@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import files, weights
-from helpers.files import FileError, Unreachable, download, fetch
-from helpers.pictures import ImageError, read_pictures
+from helpers import assets, weights
+from helpers.assets import FileError, Unreachable, download, fetch
+from helpers.images import ImageError, read_pictures
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

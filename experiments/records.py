@@ -15,7 +15,7 @@ import filelock
 import keras
 import tensorflow as tf
 
-from helpers.files import FileError
+from helpers.assets import FileError
 
 
 class Records:

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 from PIL import features as pillow_features
 
 from helpers import pictures
-from helpers.pictures import ImageError, center_crop, decode_image, read_image, read_pictures, resize
+from helpers.images import ImageError, center_crop, decode_image, read_image, read_pictures, resize
 
 # Six blocks of 32 x 32 pixels, 2 rows and 3 columns: no turn or reflection maps them onto themselves.
 COLOURS = np.array(

@@ -22,13 +22,8 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.metrics import confusion_matrix
-
-from helpers.data import mnist_full
-from helpers.features import extract
-from helpers.models import article_vgg16, parameter_counts, vgg16
-from helpers.pictures import resize
 from records import Records
+from sklearn.metrics import confusion_matrix
 from training import (
     Batches,
     computing_in,
@@ -39,6 +34,11 @@ from training import (
     standardised_head,
     train_by_epochs,
 )
+
+from helpers.data import mnist_full
+from helpers.features import extract
+from helpers.images import resize
+from helpers.models import article_vgg16, parameter_counts, vgg16
 
 SEEDS = (0, 1, 2)
 FILE = Path(__file__).with_suffix(".json")

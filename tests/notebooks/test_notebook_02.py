@@ -166,7 +166,7 @@ def test_with_resnet50(tmp_path):
     file = tmp_path / weights._RESNET50
     with h5py.File(file, "w") as stored:
         legacy_h5_format.save_weights_to_hdf5_group(stored, keras.applications.ResNet50(weights=None))
-    declared = f"helpers.weights._RESNET50_DIGEST = 'sha256:{files.file_digest(file)}'"
+    declared = f"helpers.weights._RESNET50_DIGEST = 'sha256:{assets.file_digest(file)}'"
     found = cells()
     start = {title: next(n for n, cell in enumerate(found) if f"## {title}" in cell.source)
              for title in ("From edges to parts", "How sure is it?", "One at a time")}  # fmt: skip

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from helpers.files import FileError, fetch
+from helpers.assets import FileError, fetch
 
 MAX_PIXELS = 100_000_000  # 300 MB as RGB; a photograph of today's phones has 12 to 50 million
 MAX_BYTES = 50_000_000  # of a file or a download

@@ -7,8 +7,8 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
 from helpers import data, models
-from helpers.files import FileError, file_digest
-from helpers.pictures import center_crop
+from helpers.assets import FileError, file_digest
+from helpers.images import center_crop
 
 
 @pytest.fixture(scope="module")

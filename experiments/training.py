@@ -21,10 +21,10 @@ import numpy as np
 from keras import layers
 from sklearn.preprocessing import StandardScaler
 
+from helpers.assets import file_digest
 from helpers.features import cache_folder, write_atomically
-from helpers.files import file_digest
+from helpers.images import check_images
 from helpers.models import classifier_head
-from helpers.pictures import check_images
 
 # --- epochs that survive a kill ---
 

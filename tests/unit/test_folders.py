@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.folders import FolderError, image_folder
+from helpers.data import FolderError, image_folder
 
 
 def picture(path, seed, size=(40, 30)):

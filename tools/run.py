@@ -28,14 +28,13 @@ from subprocess import DEVNULL
 from typing import NamedTuple, get_args, get_origin
 
 import nbformat
+import pages
 import papermill
 import psutil
 import yaml
 from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from pydantic import ConfigDict, TypeAdapter
-
-from helpers import pages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTEBOOKS = REPOSITORY / "notebooks"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import helpers  # noqa: F401
-from helpers.files import FileError
+from helpers.assets import FileError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDED = REPOSITORY / "notebooks" / "recorded"
