@@ -21,8 +21,8 @@ import numpy as np
 from keras import layers
 from sklearn.preprocessing import StandardScaler
 
-from helpers.assets import file_digest
-from helpers.features import cache_folder, write_atomically
+from helpers.assets import file_digest, write_atomically
+from helpers.features import cache_folder
 from helpers.images import check_images
 from helpers.models import classifier_head
 
@@ -71,7 +71,7 @@ def _keep_epoch(folder: Path, epoch: int, model: keras.Model, curves: dict) -> P
     """The model and, once it is whole, the note that names it; then the epoch before can go."""
     file, note = folder / f"epoch_{epoch + 1}.keras", folder / "note.json"
     model.save(file)
-    write_atomically(note, {"file": file.name, "sha256": file_digest(file), "curves": curves})
+    write_atomically(note, json.dumps({"file": file.name, "sha256": file_digest(file), "curves": curves}))
     for old in folder.glob("epoch_*.keras"):
         if old != file:
             old.unlink()

@@ -201,7 +201,7 @@ def main() -> None:
     records = Records(FILE, f"four transfer strategies on VGG16 up to {CUT}, {SIZE} pixels, {given.precision}")
     sets = {"photo tiles": photo_tiles(SIZE)}
     if given.cifar:
-        folder = image_folder(given.cifar, SIZE, per_class=700)
+        folder = image_folder(given.cifar, SIZE, max_per_class=700)
         sets["CIFAR-10"] = Splits(folder.train, some(folder.validation, 50), some(folder.test, 200))
     else:
         print("without CIFAR-10: --cifar names no folder")

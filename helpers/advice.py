@@ -51,10 +51,10 @@ class Advice(NamedTuple):
         return "\n".join([*lines, self.sure if self.scenario else f"too few images: {self.sure}"])
 
 
-def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 600, seed: int = 0) -> Advice:
+def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, max_images: int = 600, seed: int = 0) -> Advice:
     """The transfer scenario of training images, from their number and from linear probes on VGG16.
 
-    images: uint8, (n, h, w, 3), RGB, 0-255; labels: integers, (n,). Looks at `most` images at most. Similar to
+    images: uint8, (n, h, w, 3), RGB, 0-255; labels: integers, (n,). Looks at `max_images` images at most. Similar to
     ImageNet means: the last two blocks, made for photographs, probe better than the two before them;
     dissimilar: worse. A tie within twice its standard error is not decided. Small is below 500 images per class. Raises
     ValueError for other shapes, one class, or a class with one image.
@@ -70,7 +70,7 @@ def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, most: int = 6
         reason = f"{len(labels)} images, {per_class} in the smallest class; from 60 and 5 on it can be measured"
         return Advice(None, "", per_class, classes, (), reason)
     random = np.random.default_rng(seed)
-    share = max(5, most // classes)
+    share = max(5, max_images // classes)
     chosen = np.concatenate([random.permutation(np.flatnonzero(labels == c))[:share] for c in range(classes)])
     images, labels = resize(images[chosen], size), labels[chosen]
 

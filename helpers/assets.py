@@ -12,6 +12,7 @@ import queue
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -27,7 +28,7 @@ from tqdm import tqdm
 ANSWER_S = 9.0  # name service, connecting, redirects and headers together
 SILENCE_S = 5.0  # between two pieces of an answer
 SLOWEST, WINDOW_S = 10_000, 10.0  # fewer bytes in this time, and a host is given up
-FETCH_S = 60.0  # for a whole picture
+FETCH_S = 60.0  # for a whole image
 
 
 class Source(NamedTuple):
@@ -71,6 +72,23 @@ def verify(path: Path, digest: str, remedy: str) -> Path:
             f"it is damaged, cut off or another version. {remedy}"
         )
     return path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; moved to `path` when the block ends, removed if it fails."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` (str as UTF-8) to `path`: a reader finds the old file or the new one, never half of one."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def packaged_file(source: Source) -> Path:

@@ -66,14 +66,14 @@ class Splits(NamedTuple):
 # --- photographs ------------------------------------------------------------------------------
 
 
-PHOTOGRAPHS = {name.removeprefix("photograph_"): source for name, source in SOURCES.items() if "photograph_" in name}
+SAMPLE_IMAGES = {name.removeprefix("sample_"): source for name, source in SOURCES.items() if name.startswith("sample_")}
 
 
-def photograph(name: str) -> np.ndarray:
-    """One of the freely licensed PHOTOGRAPHS by name: uint8, (height, width, 3), RGB."""
-    if name not in PHOTOGRAPHS:
-        raise ValueError(f"unknown photograph {name!r}: choose one of {', '.join(PHOTOGRAPHS)}")
-    return read_image(packaged_file(PHOTOGRAPHS[name]))
+def sample_image(name: str) -> np.ndarray:
+    """One of the freely licensed SAMPLE_IMAGES by name: uint8, (height, width, 3), RGB."""
+    if name not in SAMPLE_IMAGES:
+        raise ValueError(f"unknown image {name!r}: choose one of {', '.join(SAMPLE_IMAGES)}")
+    return read_image(packaged_file(SAMPLE_IMAGES[name]))
 
 
 @lru_cache(maxsize=1)
@@ -91,24 +91,22 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
 
 # The class index of an ImageNet photograph is in its file name: imagenet_NN_LABEL.jpg.
-_IMAGENET_PHOTOGRAPHS = [
-    source for name, source in SOURCES.items() if name.startswith("imagenet_") and name[9:].isdigit()
-]
+_IMAGENET_FILES = [source for name, source in SOURCES.items() if name.startswith("imagenet_") and name[9:].isdigit()]
 
 
-def labelled_photographs() -> ImageSet:
+def imagenet_images() -> ImageSet:
     """Twenty ImageNet photographs with their labels, from the PyPI package foolbox.
 
     images: uint8, (20, 512, 512, 3); the one oblong file is cut to its central square.
     labels: ImageNet class indices, 0-999; class_names: all 1,000. Raises FileError.
     """
-    images = [center_crop(read_image(packaged_file(source)), 512, fraction=1.0) for source in _IMAGENET_PHOTOGRAPHS]
+    images = [center_crop(read_image(packaged_file(source)), 512, fraction=1.0) for source in _IMAGENET_FILES]
     return ImageSet(
         np.stack(images),
-        np.array([int(Path(source.file).stem.split("_")[2]) for source in _IMAGENET_PHOTOGRAPHS], np.int64),
+        np.array([int(Path(source.file).stem.split("_")[2]) for source in _IMAGENET_FILES], np.int64),
         tuple(name for _, name in imagenet_classes()),
         "20 ImageNet photographs, PyPI package foolbox",
-        _IMAGENET_PHOTOGRAPHS[0].licence,
+        _IMAGENET_FILES[0].licence,
     )
 
 
@@ -184,9 +182,7 @@ def photo_tiles(size: int = 32, seed: int = 0) -> Splits:
     pixel. Near-blank tiles (sky, black space) are left out, and so are tiles outside the training set
     that look like one inside it. About 3/5 train, 1/5 validation, 1/5 test of each photograph.
     """
-    photographs = {
-        f"imagenet_{number:02d}": source for number, source in enumerate(_IMAGENET_PHOTOGRAPHS)
-    } | PHOTOGRAPHS
+    photographs = {f"imagenet_{number:02d}": source for number, source in enumerate(_IMAGENET_FILES)} | SAMPLE_IMAGES
     tiles, labels = [], []
     for label, source in enumerate(photographs.values()):
         found = [tile for tile in _cut_tiles(read_image(packaged_file(source))) if tile.std() >= 8]
@@ -197,7 +193,7 @@ def photo_tiles(size: int = 32, seed: int = 0) -> Splits:
         np.array(labels, np.int64),
         tuple(photographs),
         f"tiles of {len(photographs)} photographs, PyPI packages foolbox, scikit-image, scikit-learn",
-        "ImageNet terms: research and education (20); free licences (10, see PHOTOGRAPHS)",
+        "ImageNet terms: research and education (20); free licences (10, see SAMPLE_IMAGES)",
     )
     splits = stratified_splits(everything, validation=0.2, test=0.2, seed=seed)
     splits = splits._replace(test=_without_lookalikes(splits.test, splits.train, splits.validation))
@@ -272,36 +268,36 @@ def balanced_subset(images: ImageSet, per_class: int, seed: int = 0) -> ImageSet
 # --- the reader's folder ----------------------------------------------------------------------
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"}
-LEAST = 3  # pictures per class: one each for training, validation and test
+MIN_PER_CLASS = 3  # images per class: one each for training, validation and test
 
 
 class FolderError(ValueError):
     """A folder cannot serve as a data set; the message names it and the remedy."""
 
 
-def image_folder(path: str | Path, size: int = 32, per_class: int = 1000, seed: int = 0) -> Splits:
-    """The pictures below `path`, one folder per class; or train/ and test/ with one folder per class.
+def image_folder(path: str | Path, size: int = 32, max_per_class: int = 1000, seed: int = 0) -> Splits:
+    """The images below `path`, one folder per class; or train/ and test/ with one folder per class.
 
-    Each picture is cropped to its central square and scaled: uint8, (n, size, size, 3). A class takes the
-    pictures in folders inside it too. At most `per_class` of each class, drawn at random. Without test/,
+    Each image is cropped to its central square and scaled: uint8, (n, size, size, 3). A class takes the
+    images in folders inside it too. At most `max_per_class` of each class, drawn at random. Without test/,
     3/5 train, 1/5 validation, 1/5 test of every class; with it, 1/5 of train/ is for validation. What
-    cannot be read is left out, and so are copies of training pictures elsewhere; both are said on stderr.
-    Raises FolderError (no such folder, fewer than two classes, a class with fewer than three pictures).
+    cannot be read is left out, and so are copies of training images elsewhere; both are said on stderr.
+    Raises FolderError (no such folder, fewer than two classes, a class with fewer than three images).
     """
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise FolderError(f"{root} is not a folder: give one that holds a folder of pictures for each class")
-    if size < 1 or per_class < LEAST:
-        raise FolderError(f"size {size} must be at least 1 and per_class {per_class} at least {LEAST}")
-    source = f"pictures in {root.absolute().name}"
+        raise FolderError(f"{root} is not a folder: give one that holds a folder of images for each class")
+    if size < 1 or max_per_class < MIN_PER_CLASS:
+        raise FolderError(f"size {size} must be at least 1 and max_per_class {max_per_class} at least {MIN_PER_CLASS}")
+    source = f"images in {root.absolute().name}"
     parts = {part.name.lower(): part for part in _folders(root)}
     if set(parts) == {"train", "test"}:
-        known, test = (_read(parts[name], source, size, per_class, seed) for name in ("train", "test"))
+        known, test = (_read(parts[name], source, size, max_per_class, seed) for name in ("train", "test"))
         if odd := ", ".join(sorted(set(known.class_names) ^ set(test.class_names))[:5]):
             raise FolderError(f"{root}: train and test have different classes ({odd}): each needs the same folders")
         splits = stratified_splits(known, validation=0.2, test=0.0, seed=seed)._replace(test=test)
     else:
-        splits = stratified_splits(_read(root, source, size, per_class, seed), validation=0.2, test=0.2, seed=seed)
+        splits = stratified_splits(_read(root, source, size, max_per_class, seed), validation=0.2, test=0.2, seed=seed)
     return _without_copies(splits)
 
 
@@ -314,21 +310,21 @@ def _folders(root: Path) -> list[Path]:
     return sorted(folder for folder in root.iterdir() if folder.is_dir() and _visible(folder))
 
 
-def _read(root: Path, source: str, size: int, per_class: int, seed: int) -> ImageSet:
+def _read(root: Path, source: str, size: int, max_per_class: int, seed: int) -> ImageSet:
     """All classes of one folder, as one set. Raises FolderError."""
     classes = _folders(root)
     if len(classes) < 2:
         hint = "two or more are needed"
         if any(file.suffix.lower() in SUFFIXES for file in root.iterdir()):
-            hint = "its pictures lie side by side: sort them into one folder per class"
+            hint = "its images lie side by side: sort them into one folder per class"
         raise FolderError(f"{root} holds {len(classes)} class folder{'s' * (len(classes) != 1)}; {hint}")
     random = np.random.default_rng(seed)
     chosen = []
     for label, folder in enumerate(classes):
         files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and _visible(f) and f.is_file())
-        chosen += [(label, file) for file in random.permutation(files)[:per_class]]
+        chosen += [(label, file) for file in random.permutation(files)[:max_per_class]]
     images, labels, unreadable = [], [], []
-    for label, file in tqdm(chosen, desc=f"reading {root.name}", unit="picture", leave=False, disable=progress_off()):
+    for label, file in tqdm(chosen, desc=f"reading {root.name}", unit="image", leave=False, disable=progress_off()):
         try:
             images.append(center_crop(read_image(file), size, fraction=1.0))
             labels.append(label)
@@ -337,10 +333,12 @@ def _read(root: Path, source: str, size: int, per_class: int, seed: int) -> Imag
     if unreadable:
         print(f"{root}: {len(unreadable)} of {len(chosen)} files left out; the first: {unreadable[0]}", file=sys.stderr)
     count = Counter(labels)
-    if poor := [f"{folder.name} ({count[label]})" for label, folder in enumerate(classes) if count[label] < LEAST]:
+    if poor := [
+        f"{folder.name} ({count[label]})" for label, folder in enumerate(classes) if count[label] < MIN_PER_CLASS
+    ]:
         which = ", ".join(poor[:5]) + (f" and {len(poor) - 5} more" if len(poor) > 5 else "")
-        remedy = f"every class needs at least {LEAST}. Add pictures, or move these folders away"
-        raise FolderError(f"{root}: too few pictures in {which}: {remedy}")
+        remedy = f"every class needs at least {MIN_PER_CLASS}. Add images, or move these folders away"
+        raise FolderError(f"{root}: too few images in {which}: {remedy}")
     names = tuple(folder.name for folder in classes)
     return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, "the reader's own")
 
@@ -350,15 +348,15 @@ def _digests(part: ImageSet) -> list[bytes]:
 
 
 def _without_copies(splits: Splits) -> Splits:
-    """Validation and test without pictures that are also in a part before them, pixel by pixel. Raises FolderError."""
+    """Validation and test without images that are also in a part before them, pixel by pixel. Raises FolderError."""
     kept, seen = [splits.train], set(_digests(splits.train))
     for part in (splits.validation, splits.test):
         digests = _digests(part)
         kept.append(part.take(np.array([digest not in seen for digest in digests], bool)))
         seen.update(digests)
     if left_out := sum(map(len, splits)) - sum(map(len, kept)):
-        print(f"{left_out} pictures left out of validation and test: copies of others", file=sys.stderr)
+        print(f"{left_out} images left out of validation and test: copies of others", file=sys.stderr)
     for name, part in zip(splits._fields, kept, strict=True):
         if not len(part):
-            raise FolderError(f"no picture is left for {name}: the folder holds too few different pictures")
+            raise FolderError(f"no image is left for {name}: the folder holds too few different images")
     return Splits(*kept)

@@ -17,7 +17,7 @@ import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from helpers.assets import file_digest, progress_off
+from helpers.assets import file_digest, progress_off, write_atomically
 from helpers.images import check_images
 
 CHUNK = 1024  # images between two notes of how far the work has come
@@ -42,7 +42,7 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
     check_images(images)
     expected = tuple(model.input_shape[1:])
     if images.shape[1:] != expected:
-        raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: use pictures.resize")
+        raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: use images.resize")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     with tqdm(total=len(images), desc=model.name, unit="image", leave=False, disable=progress_off()) as bar:
@@ -116,8 +116,9 @@ def _fill(path: Path, model: keras.Model, images: np.ndarray, batch_size: int, b
             file.write(chunk)
             file.flush()
             digests.append(hashlib.sha256(chunk).hexdigest())
-            write_atomically(progress, {"chunks": digests})
-    write_atomically(path.with_suffix(".json"), {"sha256": file_digest(partial), "shape": shape, "model": model.name})
+            write_atomically(progress, json.dumps({"chunks": digests}))
+    note = {"sha256": file_digest(partial), "shape": shape, "model": model.name}
+    write_atomically(path.with_suffix(".json"), json.dumps(note))
     os.replace(partial, path)
     progress.unlink()
 
@@ -128,13 +129,6 @@ def _digests(progress: Path) -> list[str]:
         return list(json.loads(progress.read_text())["chunks"])
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def write_atomically(path: Path, content: dict) -> None:
-    """`content` as JSON in `path`; a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, path)
 
 
 def _compute(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures: read from any image file, folder or address into uint8 RGB, resized, cropped."""
+"""Images: read from any image file, folder or address into uint8 RGB, resized, cropped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 50_000_000  # of a file or a download
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read: says which file, what is wrong and what to do."""
+    """An image that cannot be read: says which file, what is wrong and what to do."""
 
 
 def check_images(images: np.ndarray) -> None:
@@ -31,11 +31,11 @@ def check_images(images: np.ndarray) -> None:
         raise ValueError(f"images must have shape (n, height, width, 3); got {images.shape}")
 
 
-def read_pictures(source: str) -> Iterator[tuple[str, np.ndarray | ImageError]]:
-    """(name, picture) for every picture at `source`: a file, a folder, or an http(s) address.
+def read_images(source: str) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+    """(name, image) for every image at `source`: a file, a folder, or an http(s) address.
 
     One at a time, as read_image returns them, so that a large folder needs no more memory than one
-    picture. A bad one comes as (name, ImageError) and the next follow. Of a folder the files are read
+    image. A bad one comes as (name, ImageError) and the next follow. Of a folder the files are read
     by name; hidden files and sub-folders are left out. Raises ImageError if the folder has none.
     """
     if "://" in source:
@@ -46,7 +46,7 @@ def read_pictures(source: str) -> Iterator[tuple[str, np.ndarray | ImageError]]:
         except OSError as error:
             raise ImageError(f"the folder {source} cannot be read: {error.strerror}; check its permissions") from None
         if not paths:
-            raise ImageError(f"the folder {source} holds no file: put pictures into it")
+            raise ImageError(f"the folder {source} holds no file: put images into it")
         items = [(path.name, str(path)) for path in paths]
     else:
         items = [(Path(source).name or source, source)]
@@ -58,7 +58,7 @@ def read_pictures(source: str) -> Iterator[tuple[str, np.ndarray | ImageError]]:
 
 
 def _download_image(url: str) -> np.ndarray:
-    """The picture at `url`, as read_image returns it."""
+    """The image at `url`, as read_image returns it."""
     if not url.lower().startswith(("http://", "https://")):
         raise ImageError(f"{url}: only http:// and https:// addresses are fetched")
     try:
@@ -68,18 +68,18 @@ def _download_image(url: str) -> np.ndarray:
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """The picture in the file at `path`, as a person would see it.
+    """The image in the file at `path`, as a person would see it.
 
     Returns uint8, (height, width, 3), RGB. The EXIF orientation is applied; grey, palette, CMYK and
-    16-bit pictures are converted, transparent ones laid on white; of an animation or a multi-page
-    file the first picture is read. Raises ImageError for whatever is not a readable picture.
+    16-bit images are converted, transparent ones laid on white; of an animation or a multi-page
+    file the first image is read. Raises ImageError for whatever is not a readable image.
     """
     path = Path(path)
     try:
         if path.is_dir():
-            raise ImageError(f"{path} is a folder: give the path of one picture in it")
+            raise ImageError(f"{path} is a folder: give the path of one image in it")
         if path.exists() and not path.is_file():
-            raise ImageError(f"{path} is a device or pipe, not a file: give the path of a picture")
+            raise ImageError(f"{path} is a device or pipe, not a file: give the path of an image")
         if path.stat().st_size > MAX_BYTES:
             raise ImageError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: save a smaller copy")
         content = path.read_bytes()
@@ -92,7 +92,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:
-    """The picture in `content`, the bytes of an image file called `name` in errors (see read_image)."""
+    """The image in `content`, the bytes of an image file called `name` in errors (see read_image)."""
     if not content:
         raise ImageError(f"{name} is empty (0 bytes): copy or download it again")
     if _has_hole(content):
@@ -100,20 +100,20 @@ def decode_image(content: bytes, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own size limit below speaks in a sentence
-            with Image.open(io.BytesIO(content)) as picture:
-                width, height = picture.size
+            with Image.open(io.BytesIO(content)) as image:
+                width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ImageError(
                         f"{name} would unpack to {width} x {height} pixels, more than the limit of "
                         f"{MAX_PIXELS // 1_000_000} million: scale it down first"
                     )
-                picture.load()
-                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(picture)))
+                image.load()
+                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name} is not a picture that can be read: use JPEG, PNG, WebP, BMP, GIF or TIFF (export HEIC as JPEG)"
+            f"{name} is not an image that can be read: use JPEG, PNG, WebP, BMP, GIF or TIFF (export HEIC as JPEG)"
         ) from None
     except Image.DecompressionBombError:
         raise ImageError(f"{name} would unpack to far too many pixels: scale it down first") from None
@@ -133,7 +133,7 @@ def _has_hole(content: bytes) -> bool:
         length = int.from_bytes(content[position + 2 : position + 4])
         segments.append((content[position + 1], content[position + 4 : position + 2 + length]))
         position += 2 + length
-        if segments[-1][0] == 0xDA:  # start of scan: the coded picture follows, up to the mark FF D9
+        if segments[-1][0] == 0xDA:  # start of scan: the coded image follows, up to the mark FF D9
             break
     baseline = any(marker == 0xC0 for marker, _ in segments)
     standard = any(marker == 0xC4 and standard_table in table for marker, table in segments)
@@ -141,20 +141,20 @@ def _has_hole(content: bytes) -> bool:
     return baseline and standard and bytes(64) in content[position : end if end > 0 else None]
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """`picture` in 8-bit RGB: 16-bit grey scaled by 1/257, transparency laid on white."""
-    if picture.mode.startswith(("I;16", "I", "F")):
-        values = np.asarray(picture)
-        if picture.mode == "F":  # has no agreed range
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """`image` in 8-bit RGB: 16-bit grey scaled by 1/257, transparency laid on white."""
+    if image.mode.startswith(("I;16", "I", "F")):
+        values = np.asarray(image)
+        if image.mode == "F":  # has no agreed range
             grey = np.clip(values / max(float(values.max(initial=0.0)), 1e-12) * 255.0, 0, 255).round()
         else:  # Pillow opens 16-bit grey PNG and TIFF as I;16 or I
             grey = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

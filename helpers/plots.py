@@ -87,7 +87,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Seque
 
 
 def top_k_bars(image: np.ndarray, predictions: Sequence[tuple[str, str, float]], title: str = "") -> None:
-    """A picture beside the bars of its most probable classes.
+    """An image beside the bars of its most probable classes.
 
     image: uint8, (h, w, 3).  predictions: [(WordNet id, name, probability), ...], best first.
     """

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from helpers import data, models, pictures  # before keras
+from helpers import data, models  # before keras
+from helpers.images import center_crop, resize
 
 import keras  # isort: skip
 
@@ -35,16 +36,16 @@ def network():
 
 @pytest.fixture(scope="module")
 def cat():
-    return pictures.resize(data.photograph("chelsea"), 224)
+    return resize(data.sample_image("chelsea"), 224)
 
 
 @pytest.fixture(scope="module")
 def dog():
-    return pictures.resize(data.labelled_photographs().images[0], 224)
+    return resize(data.imagenet_images().images[0], 224)
 
 
 def side_by_side(left, right):
-    return pictures.resize(np.concatenate([left, right], axis=1), 224)
+    return resize(np.concatenate([left, right], axis=1), 224)
 
 
 def share(heat, polygon) -> tuple[float, float]:
@@ -165,7 +166,7 @@ def test_occlusion_covers_every_pixel(occlusion, patch, step):
 
 def test_both_methods_blame_the_same_place_for_the_mistake(grad_cam, occlusion, network):
     """An off-road car is taken for a convertible; hiding the place that both point at cures it."""
-    car = pictures.center_crop(data.labelled_photographs().images[7], 224)
+    car = center_crop(data.imagenet_images().images[7], 224)
     (loss,) = occlusion(lambda x: network.predict_on_batch(x)[:, [CONVERTIBLE]], car, patch=56, step=28)
     heat = grad_cam(network, car[None], CONVERTIBLE)
     assert np.corrcoef(loss.ravel(), heat.ravel())[0, 1] > 0.5

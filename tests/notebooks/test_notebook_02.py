@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from helpers import data, files, weights  # before keras
+from helpers import assets, data, weights  # before keras
 
 import keras  # isort: skip
 from keras.src.legacy.saving import legacy_h5_format  # isort: skip
@@ -143,8 +143,8 @@ def test_own_pictures(tmp_path):
     """A folder with two good pictures, one with a Chinese name, and two bad files; the table as CSV."""
     folder = tmp_path / "my holiday"
     folder.mkdir()
-    Image.fromarray(data.photograph("chelsea")).save(folder / "猫 1.png")
-    Image.fromarray(data.photograph("coffee")).convert("CMYK").save(folder / "coffee.jpg")
+    Image.fromarray(data.sample_image("chelsea")).save(folder / "猫 1.png")
+    Image.fromarray(data.sample_image("coffee")).convert("CMYK").save(folder / "coffee.jpg")
     (folder / "notes.jpg").write_text("no picture")
     (folder / "gone.png").symlink_to("nowhere")
     said = run(until("writerows(rows)"), f"IMAGES = {str(folder)!r}\nCSV = {str(tmp_path / 'table.csv')!r}")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from helpers import assets, weights
 from helpers.assets import FileError, Unreachable, download, fetch
-from helpers.images import ImageError, read_pictures
+from helpers.images import ImageError, read_images
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -280,13 +280,13 @@ def test_headers_that_trickle(server, path):
 
 
 def test_body_that_trickles(server, path, monkeypatch):
-    monkeypatch.setattr(files, "WINDOW_S", 0.5)
+    monkeypatch.setattr(assets, "WINDOW_S", 0.5)
     with pytest.raises(Unreachable, match="did not answer in time"):
         download(f"{server.url}/trickle", path, DIGEST)
 
 
 def test_body_that_stalls_is_kept_for_later(server, path, monkeypatch):
-    monkeypatch.setattr(files, "SILENCE_S", 0.5)
+    monkeypatch.setattr(assets, "SILENCE_S", 0.5)
     with pytest.raises(Unreachable, match="did not answer in time"):
         download(f"{server.url}/stalled", path, DIGEST)
     assert path.with_name("weights.h5.part").read_bytes() == CONTENT[:100_000]
@@ -387,7 +387,7 @@ def test_weights_ahead_of_time(host, server, capsys):
 
 
 def only(url):
-    ((name, found),) = read_pictures(url)
+    ((name, found),) = read_images(url)
     return name, found
 
 
@@ -400,7 +400,7 @@ def test_picture(server, address):
 
 @pytest.mark.parametrize(("address", "sentence"), [
     ("page", "/page is of type text/html, not image: give the address of the image itself"),
-    ("no_picture", "/no_picture is not a picture that can be read"),
+    ("no_picture", "/no_picture is not an image that can be read"),
     ("missing", "/missing answered with HTTP status 404: check the address and the network"),
     ("huge", "/huge is larger than 50 MB"),
     ("endless", "/endless is larger than 50 MB"),
@@ -411,7 +411,7 @@ def test_no_picture(server, address, sentence):
 
 
 def test_picture_that_takes_too_long(server, monkeypatch):
-    monkeypatch.setattr(files, "FETCH_S", 0.5)
+    monkeypatch.setattr(assets, "FETCH_S", 0.5)
     start = time.monotonic()
     with pytest.raises(Unreachable, match="did not answer in time"):
         fetch(f"{server.url}/trickle", 10**6, "image")

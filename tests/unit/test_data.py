@@ -84,7 +84,7 @@ def test_tiles_of_a_photograph_share_no_pixel():
 
 
 def test_labelled_photographs():
-    photographs = data.labelled_photographs()
+    photographs = data.imagenet_images()
     assert photographs.images.shape == (20, 512, 512, 3)
     assert photographs.class_names[photographs.labels[16]] == "dalmatian"
     assert len(photographs.class_names) == 1000
@@ -101,15 +101,15 @@ def test_imagenet_classes_are_keras_names():
     assert {index: classes[index] for index in known} == known
 
 
-@pytest.mark.parametrize("name", data.PHOTOGRAPHS)
+@pytest.mark.parametrize("name", data.SAMPLE_IMAGES)
 def test_photographs(name):
-    picture = data.photograph(name)
+    picture = data.sample_image(name)
     assert picture.dtype == np.uint8 and picture.ndim == 3 and min(picture.shape[:2]) >= 300
 
 
 def test_unknown_photograph():
-    with pytest.raises(ValueError, match="unknown photograph 'dog': choose one of astronaut, chelsea"):
-        data.photograph("dog")
+    with pytest.raises(ValueError, match="unknown image 'dog': choose one of astronaut, chelsea"):
+        data.sample_image("dog")
 
 
 def test_balanced_subset(digits):

@@ -25,7 +25,7 @@ def classes(root, counts, start=0):
 def test_one_folder_per_class(tmp_path):
     splits = image_folder(classes(tmp_path, {"dog": 10, "cat": 10}), 16)
     assert splits.train.class_names == ("cat", "dog")
-    assert splits.test.source == f"pictures in {tmp_path.name}"
+    assert splits.test.source == f"images in {tmp_path.name}"
     assert [len(part) for part in splits] == [12, 4, 4]
     assert splits.train.images.shape[1:] == (16, 16, 3)
     pixels = [image.tobytes() for part in splits for image in part.images]
@@ -84,9 +84,9 @@ def test_a_thousand_classes(tmp_path):
 
 def test_per_class_limits_what_is_read(tmp_path):
     classes(tmp_path, {"a": 30, "b": 8})
-    splits = image_folder(tmp_path, 4, per_class=10)
+    splits = image_folder(tmp_path, 4, max_per_class=10)
     assert sum((part.labels == 0).sum() for part in splits) == 10
-    same = image_folder(tmp_path, 4, per_class=10)
+    same = image_folder(tmp_path, 4, max_per_class=10)
     assert all((a.images == b.images).all() for a, b in zip(splits, same, strict=True)), "the same draw each time"
 
 
@@ -95,9 +95,9 @@ def test_per_class_limits_what_is_read(tmp_path):
     [
         ({}, "holds 0 class folders; two or more"),
         ({"only": 9}, "holds 1 class folder; two or more"),
-        ({"a": 9, "b": 1}, r"too few pictures in b \(1\): every class needs at least 3"),
-        ({"a": 1, "b": 1, "c": 1}, "too few pictures in a"),
-        ({"a": 9, "b": 0}, r"too few pictures in b \(0\)"),
+        ({"a": 9, "b": 1}, r"too few images in b \(1\): every class needs at least 3"),
+        ({"a": 1, "b": 1, "c": 1}, "too few images in a"),
+        ({"a": 9, "b": 0}, r"too few images in b \(0\)"),
         ({f"{n}": 1 for n in range(9)}, "and 4 more"),
     ],
 )
@@ -127,7 +127,7 @@ def test_only_copies(tmp_path):
     for name in ("a", "b"):
         for number in range(5):
             picture(tmp_path / name / f"{number}.png", 7)
-    with pytest.raises(FolderError, match="too few different pictures"):
+    with pytest.raises(FolderError, match="too few different images"):
         image_folder(tmp_path, 8)
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageFile
 from PIL import features as pillow_features
 
-from helpers import pictures
-from helpers.images import ImageError, center_crop, decode_image, read_image, read_pictures, resize
+from helpers import images
+from helpers.images import ImageError, center_crop, decode_image, read_image, read_images, resize
 
 # Six blocks of 32 x 32 pixels, 2 rows and 3 columns: no turn or reflection maps them onto themselves.
 COLOURS = np.array(
@@ -209,7 +209,7 @@ def test_thin_pictures_are_read_and_can_be_cropped(shape):
 def test_file_names(tmp_path, name):
     (tmp_path / name).write_bytes(encoded(BLOCKS, "PNG"))
     assert np.array_equal(read_image(tmp_path / name), BLOCKS)
-    ((found, image),) = read_pictures(str(tmp_path / name))
+    ((found, image),) = read_images(str(tmp_path / name))
     assert found == name and np.array_equal(image, BLOCKS)
 
 
@@ -237,16 +237,16 @@ def test_jpeg_followed_by_zeros_or_a_film_is_read():
 CUT_JPEG = jpeg(big_photo())
 REFUSED = {
     "empty": (b"", r"is empty \(0 bytes\): copy or download it again"),
-    "text named .jpg": (b"This is not a picture.\n" * 99, "is not a picture that can be read: use JPEG, PNG"),
-    "web page named .jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "is not a picture that can be read"),
-    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not a picture that can be read"),
+    "text named .jpg": (b"This is not a picture.\n" * 99, "is not an image that can be read: use JPEG, PNG"),
+    "web page named .jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "is not an image that can be read"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not an image that can be read"),
     "heic of a telephone": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(99), "export HEIC as JPEG"),
-    "random bytes": (np.random.default_rng(0).bytes(5000), "is not a picture that can be read"),
+    "random bytes": (np.random.default_rng(0).bytes(5000), "is not an image that can be read"),
     "truncated jpeg": (CUT_JPEG[: len(CUT_JPEG) // 2], r"is damaged or cut off \(.+\): copy or download it again"),
-    "jpeg header only": (CUT_JPEG[:300], r"is damaged or cut off|is not a picture"),
+    "jpeg header only": (CUT_JPEG[:300], r"is damaged or cut off|is not an image"),
     "truncated png": (encoded(big_photo(), "PNG")[:-5000], "is damaged or cut off"),
     "truncated gif": (encoded(big_photo(), "GIF")[:-5000], "is damaged or cut off"),
-    "truncated webp": (encoded(big_photo(), "WEBP")[:-500], "is damaged or cut off|is not a picture"),
+    "truncated webp": (encoded(big_photo(), "WEBP")[:-500], "is damaged or cut off|is not an image"),
     "truncated tiff": (encoded(big_photo(), "TIFF")[:-5000], "is damaged or cut off"),
     "truncated bmp": (encoded(big_photo(), "BMP")[:-5000], "is damaged or cut off"),
     "bomb of 20000 x 20000": (one_bit_png(20000, 20000), "would unpack to far too many pixels: scale it down first"),
@@ -310,7 +310,7 @@ def test_missing(tmp_path):
 
 
 def test_folder(tmp_path):
-    with pytest.raises(ImageError, match="is a folder: give the path of one picture in it"):
+    with pytest.raises(ImageError, match="is a folder: give the path of one image in it"):
         read_image(tmp_path)
 
 
@@ -333,7 +333,7 @@ def test_no_read_permission(tmp_path, monkeypatch):
     def denied(self):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(pictures.Path, "read_bytes", denied)
+    monkeypatch.setattr(images.Path, "read_bytes", denied)
     with pytest.raises(ImageError, match="secret.jpg cannot be opened: Permission denied; check its permissions"):
         read_image(tmp_path / "secret.jpg")
 
@@ -366,13 +366,13 @@ def test_huge_file_is_not_loaded(tmp_path):
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(BLOCKS, "PNG"))
-    (tmp_path / "b.jpg").write_bytes(b"not a picture")
+    (tmp_path / "b.jpg").write_bytes(b"not an image")
     (tmp_path / "c.jpg").write_bytes(CUT_JPEG[:5000])
     (tmp_path / "d.jpg").symlink_to("gone")
     (tmp_path / "e.png").write_bytes(encoded(255 - BLOCKS, "PNG"))
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "folder").mkdir()
-    found = dict(read_pictures(str(tmp_path)))
+    found = dict(read_images(str(tmp_path)))
     assert list(found) == ["a.png", "b.jpg", "c.jpg", "d.jpg", "e.png"]
     assert np.array_equal(found["a.png"], BLOCKS) and np.array_equal(found["e.png"], 255 - BLOCKS)
     assert all(isinstance(found[name], ImageError) and name in str(found[name]) for name in ("b.jpg", "c.jpg", "d.jpg"))
@@ -381,28 +381,28 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path):
 def test_pictures_are_read_one_at_a_time(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(encoded(BLOCKS, "PNG"))
-    following = read_pictures(str(tmp_path))
+    following = read_images(str(tmp_path))
     next(following)
     (tmp_path / "1.png").write_bytes(b"changed meanwhile")
     assert isinstance(next(following)[1], ImageError)
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(ImageError, match="holds no file: put pictures into it"):
-        list(read_pictures(str(tmp_path)))
+    with pytest.raises(ImageError, match="holds no file: put images into it"):
+        list(read_images(str(tmp_path)))
 
 
 def test_folder_without_permission(tmp_path, monkeypatch):
     def denied(self):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(pictures.Path, "iterdir", denied)
+    monkeypatch.setattr(images.Path, "iterdir", denied)
     with pytest.raises(ImageError, match="cannot be read: Permission denied; check its permissions"):
-        list(read_pictures(str(tmp_path)))
+        list(read_images(str(tmp_path)))
 
 
 def test_source_that_does_not_exist(tmp_path):
-    ((name, problem),) = read_pictures(str(tmp_path / "nothing"))
+    ((name, problem),) = read_images(str(tmp_path / "nothing"))
     assert name == "nothing" and "no such file" in str(problem)
 
 

@@ -13,7 +13,7 @@ from helpers.images import center_crop
 
 @pytest.fixture(scope="module")
 def photographs():
-    labelled = data.labelled_photographs()
+    labelled = data.imagenet_images()
     return np.stack([center_crop(image, 224) for image in labelled.images]), labelled.labels
 
 
