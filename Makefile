@@ -27,8 +27,8 @@ full:  ## the same at full size, and what the recorded results lack: hours; goes
 bench:  ## measure speed and memory, each as a comparison within one run (MNIST: path of an mnist.npz)
 	@$(ENV) notebooks/recorded/bench.py --mnist "$$MNIST"
 
-weights:  ## fetch ResNet50's weights (98 MB) ahead of time, and check them
-	@$(ENV) -m helpers.weights
+weights:  ## fetch ResNet50's weights (98 MB), check them, and compare its answers with published ones
+	@$(ENV) -m helpers.models
 
 html:  ## only make the pages again, from what was run last
 	@$(ENV) -m helpers.batch --html-only

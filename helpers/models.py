@@ -7,13 +7,17 @@ and how it is trained stays in the notebooks: it is what they teach.
 from __future__ import annotations
 
 import itertools
+import math
+import sys
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import layers
 
 from helpers import weights as weight_files
-from helpers.data import imagenet_classes
+from helpers.assets import FileError
+from helpers.data import imagenet_classes, photograph
 from helpers.weights import VGG16_BLOCKS
 
 CUTS = tuple(f"block{block}_pool" for block in range(1, len(VGG16_BLOCKS) + 1))
@@ -99,34 +103,51 @@ def article_vgg16(size: int = 48, preprocessing: str = "unit", weights: str | No
     return keras.Model(base.input, layers.Dense(10, activation="softmax", name="prediction")(x), name="article_vgg16")
 
 
-# EfficientNet-Lite0's stages: repeats, kernel, stride, expansion, channels. R. Liu (Google), 2020, after
+# EfficientNet-Lite's stages: repeats, kernel, stride, expansion, channels. R. Liu (Google), 2020, after
 # M. Tan and Q. V. Le, 2019, without squeeze-and-excitation and with ReLU6.
-_LITE0_STAGES = (
+_LITE_STAGES = (
     *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
+_LITE_MULTIPLIERS = {0: (1.0, 1.0), 2: (1.1, 1.2)}  # version: width, depth
 
 
-def efficientnet_lite0(
-    size: int = 224, preprocessing: str = "imagenet", weights: str | None = "imagenet", include_top: bool = True
+def efficientnet_lite0(size: int = 224, **options) -> keras.Model:
+    """EfficientNet-Lite0: see `efficientnet_lite`. 4,694,024 numbers with the BatchNorm statistics."""
+    return efficientnet_lite(0, size, **options)
+
+
+def efficientnet_lite(
+    version: int,
+    size: int = 224,
+    preprocessing: str = "imagenet",
+    weights: str | None = "imagenet",
+    include_top: bool = True,
 ) -> keras.Model:
-    """EfficientNet-Lite0: input (n, size, size, 3), RGB, 0-255; output (n, 1000) probabilities.
+    """EfficientNet-Lite0 or -Lite2: input (n, size, size, 3), RGB, 0-255; output (n, 1000) probabilities.
 
-    Without the top, the output is the last feature map (n, size / 32, size / 32, 1280). preprocessing
-    "imagenet" computes (x - 127) / 128 inside, "none" expects it done. 4,694,024 numbers with the
-    BatchNorm statistics. Raises ValueError, FileError.
+    Version 2 is 1.1 times as wide and 1.2 times as deep: 6,150,168 numbers. Stem, head and the repeats of
+    the first and the last stage are the same in both. Without the top, the output is the last feature map
+    (n, size / 32, size / 32, 1280). preprocessing "imagenet" computes (x - 127) / 128 inside, "none" expects
+    it done. Raises ValueError, FileError.
     """
+    if version not in _LITE_MULTIPLIERS:
+        raise ValueError(f"unknown version {version!r}: choose one of {', '.join(map(str, _LITE_MULTIPLIERS))}")
     if preprocessing not in ("imagenet", "none"):
         raise ValueError(f"unknown preprocessing {preprocessing!r}: choose 'imagenet' or 'none'")
     if weights not in ("imagenet", None):
         raise ValueError(f"unknown weights {weights!r}: choose 'imagenet' or None (random)")
     if size < 32:
-        raise ValueError(f"size {size} is too small: EfficientNet-Lite0 halves it five times, so 32 is the least")
+        raise ValueError(f"size {size} is too small: EfficientNet-Lite halves it five times, so 32 is the least")
+    width, depth = _LITE_MULTIPLIERS[version]
     inputs = keras.Input((size, size, 3), name="images")
     x = inputs if preprocessing == "none" else layers.Rescaling(1 / 128, -127 / 128, name="imagenet_scale")(inputs)
     x = _conv_bn(x, 32, 3, 2, "stem")
     block = 0
-    for repeats, kernel, stride, expansion, channels in _LITE0_STAGES:
+    for stage, (repeats, kernel, stride, expansion, channels) in enumerate(_LITE_STAGES):
+        if 0 < stage < len(_LITE_STAGES) - 1:
+            repeats = math.ceil(repeats * depth)
+        channels = 8 * round(channels * width / 8)
         for repeat in range(repeats):
             x = _inverted_residual(x, kernel, stride if repeat == 0 else 1, expansion, channels, f"block{block}")
             block += 1
@@ -134,9 +155,9 @@ def efficientnet_lite0(
     if include_top:
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = layers.Dense(1000, activation="softmax", name="predictions")(x)
-    model = keras.Model(inputs, x, name="efficientnet_lite0")
+    model = keras.Model(inputs, x, name=f"efficientnet_lite{version}")
     if weights == "imagenet":
-        _set_lite0_weights(model)
+        _set_lite_weights(model, weight_files.efficientnet_lite(version))
     return model
 
 
@@ -164,12 +185,11 @@ def _inverted_residual(
     return x
 
 
-def _set_lite0_weights(model: keras.Model) -> None:
+def _set_lite_weights(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     """Copy the PyTorch arrays into the Keras layers, turned to Keras's order of axes.
 
     Both networks list their layers in the order in which an image goes through them.
     """
-    arrays = weight_files.efficientnet_lite0()
     groups = itertools.groupby(arrays, lambda name: name.rpartition(".")[0])
     axes = {layers.DepthwiseConv2D: (2, 3, 0, 1), layers.Conv2D: (2, 3, 1, 0), layers.Dense: (1, 0)}
     # without the top, the arrays of the dense layer are left over
@@ -189,6 +209,29 @@ def resnet50(path: str = "", download_allowed: bool = False) -> keras.Model:
     model.load_weights(file)
     print(f"ResNet50: official ImageNet weights from {file.name}, MD5 verified")
     return model
+
+
+# Per cent that others printed for ResNet50 with its official weights and two photographs of scikit-learn:
+# A. Geron, Hands-On Machine Learning, 3rd edition, 2022, chapter 14 (ageron/handson-ml3).
+RESNET50_ANSWERS = {
+    "china": {"palace": 54.69, "monastery": 24.72, "bell_cote": 18.55},
+    "flower": {"vase": 32.66, "daisy": 17.81, "honeycomb": 12.06},
+}
+
+
+def beside_published(classify: Callable[[np.ndarray], np.ndarray]) -> list[tuple[str, str, float, float]]:
+    """(photograph, class, per cent published for ResNet50, per cent of `classify`) for RESNET50_ANSWERS.
+
+    classify: RGB images, float32, (n, 224, 224, 3), 0-255 -> probabilities, (n, 1000). The photographs are
+    cropped and resized as they were there.
+    """
+    resizing = keras.layers.Resizing(224, 224, crop_to_aspect_ratio=True)
+    names = [name for _, name in imagenet_classes()]
+    rows = []
+    for image, answers in RESNET50_ANSWERS.items():
+        probabilities = classify(np.asarray(resizing(photograph(image)[None].astype(np.float32))))[0]
+        rows += [(image, name, said, 100 * float(probabilities[names.index(name)])) for name, said in answers.items()]
+    return rows
 
 
 def classifier_head(
@@ -229,3 +272,28 @@ def parameter_counts(model: keras.Model) -> tuple[int, int, int]:
         sum(int(np.prod(w.shape)) for w in group) for group in (model.trainable_weights, model.non_trainable_weights)
     )
     return trainable + frozen, trainable, frozen
+
+
+def main() -> int:
+    """`python -m helpers.models`: verify the packaged weights, fetch ResNet50's, compare it with published answers."""
+    try:
+        weight_files.vgg16_base()
+        for version in _LITE_MULTIPLIERS:
+            weight_files.efficientnet_lite(version)
+        network = resnet50(download_allowed=True)
+    except FileError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    prepare = keras.applications.resnet50.preprocess_input
+    rows = beside_published(lambda images: network.predict_on_batch(prepare(images.copy())))
+    for row in rows:
+        print("{:7} {:10} published {:5.2f} %, here {:5.2f} %".format(*row))
+    largest = max(abs(published - here) for *_, published, here in rows)
+    print(f"largest difference from the published answers: {largest:.2f} points")
+    if largest > 1:
+        print("error: more than 1 point: not the published ResNet50, or not fed as it was", file=sys.stderr)
+    return int(largest > 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

