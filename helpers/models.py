@@ -17,7 +17,7 @@ from keras import layers
 
 from helpers import weights as weight_files
 from helpers.assets import FileError
-from helpers.data import imagenet_classes, photograph
+from helpers.data import imagenet_classes, sample_image
 from helpers.weights import VGG16_BLOCKS
 
 CUTS = tuple(f"block{block}_pool" for block in range(1, len(VGG16_BLOCKS) + 1))
@@ -229,7 +229,7 @@ def beside_published(classify: Callable[[np.ndarray], np.ndarray]) -> list[tuple
     names = [name for _, name in imagenet_classes()]
     rows = []
     for image, answers in RESNET50_ANSWERS.items():
-        probabilities = classify(np.asarray(resizing(photograph(image)[None].astype(np.float32))))[0]
+        probabilities = classify(np.asarray(resizing(sample_image(image)[None].astype(np.float32))))[0]
         rows += [(image, name, said, 100 * float(probabilities[names.index(name)])) for name, said in answers.items()]
     return rows
 
