@@ -5,15 +5,14 @@
 
 Each run goes into 04_full_mnist.json as it ends; trainings are kept epoch by epoch. Interrupted, even by
 kill -9, it goes on where it stopped and ends with the same numbers. Delete the JSON to make all runs anew:
-about two hours on two cores. Fine-tuning computes in bfloat16 where --precision says so: three times as fast
-on processors with AVX512-BF16 or AMX, slower than float32 on all others. Runs marked "superseded" come from
+about two hours on two cores. Fine-tuning computes in bfloat16, as it was recorded: three times as fast on
+processors with AVX512-BF16 or AMX, slower than --precision float32 on all others. Runs marked "superseded" come from
 earlier recipes; they are kept, but not made any more.
 """
 
 import argparse
 import base64
 from functools import cached_property
-from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
@@ -22,7 +21,7 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from records import Records
+from records import FOLDER, Records
 from sklearn.metrics import confusion_matrix
 from training import (
     Batches,
@@ -41,7 +40,7 @@ from helpers.images import resize
 from helpers.models import article_vgg16, parameter_counts, vgg16
 
 SEEDS = (0, 1, 2)
-FILE = Path(__file__).with_suffix(".json")
+FILE = FOLDER / "04_full_mnist.json"
 
 
 class Digits:
@@ -225,10 +224,10 @@ def rate_trial(records: Records, digits: Digits, hidden: int, rate: float, preci
         model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
         seen = score(in_float32(model), digits.images[n:], digits.labels[n:])
         right = round(seen["right"] / len(digits.labels[n:]), 4)
-        return {"precision": precision, "validation_accuracy": right, "validation_loss": seen["loss"]}
+        return {"validation_accuracy": right, "validation_loss": seen["loss"]}
 
     settings = {"run": "choice of learning rate", "rate": rate, "seed": 0, "train": n, "epochs": epochs}
-    return records.run(measure, **settings)
+    return records.run(measure, **settings, precision=precision)
 
 
 def tuned(records: Records, digits: Digits, hidden: int, rate: float, seed: int, epochs: int, precision: str) -> None:
@@ -246,24 +245,25 @@ def tuned(records: Records, digits: Digits, hidden: int, rate: float, seed: int,
         model, curves = train_by_epochs(name, lambda: tunable(head, rate, steps, precision), epoch, epochs, seed)
         seen = score(in_float32(model), digits.test.images, digits.test.labels)
         result = summary(seen, digits.test.labels, digits.test.images)
-        final = {"trainable": parameter_counts(model)[1], "weights": sha256_of_weights(model), "rate": rate}
-        final["precision"] = precision
+        final = {"trainable": parameter_counts(model)[1], "weights": sha256_of_weights(model)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
-    settings = {"run": "fine-tuned, block 3", "seed": seed, "train": len(digits.labels), "epochs": epochs}
-    records.run(measure, **settings)
+    settings = {"run": "fine-tuned, block 3", "rate": rate, "seed": seed, "train": len(digits.labels), "epochs": epochs}
+    records.run(measure, **settings, precision=precision)
     forget(name)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", default="", help="an mnist.npz; default: Keras's cache, else its download (11 MB)")
-    parser.add_argument("--precision", default="float32", choices=("float32", "mixed_bfloat16"), help="of fine-tuning")
+    parser.add_argument(
+        "--precision", default="mixed_bfloat16", choices=("float32", "mixed_bfloat16"), help="of fine-tuning"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of fine-tuning (1 to 3)")
     parser.add_argument("--epochs", type=int, default=12, help="passes of fine-tuning")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
-    records = Records(FILE, "VGG16 on all of MNIST: the article's recipe, frozen at block 3, and fine-tuned")
+    records = Records(FILE, "VGG16 on all of MNIST: the article's recipe, frozen at block 3, and fine-tuned", __file__)
     digits = Digits(given.mnist)
     records.run(lambda: {"cut": digits.block3(32) and "block3_pool"}, run="features", images=70_000)
     choice = [frozen(records, digits, hidden, digits.choosing, 0) for hidden in (0, 512)]

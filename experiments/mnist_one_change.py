@@ -9,7 +9,6 @@ make all runs anew: about a quarter of an hour on two cores.
 """
 
 import argparse
-from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
@@ -19,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from records import Records
+from records import FOLDER, Records
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 from training import moved, standardised_head
@@ -54,7 +53,7 @@ CHANGES = {
 }
 STRENGTH = {"degrees": 10, "pixels": 2}  # of augmentation
 SCALES = {"1": 1.0, "1/16": 1 / 16, "1/255": 1 / 255, "1/1000": 1 / 1000}
-FILE = Path(__file__).with_suffix(".json")
+FILE = FOLDER / "04_one_change.json"
 
 
 class Digits:
@@ -104,7 +103,7 @@ def one_change(records: Records, digits: Digits, seeds: tuple[int, ...]) -> None
     recipe = next(iter(CHANGES))
     for change, seed in [*((recipe, seed) for seed in SEEDS), *((c, s) for s in seeds for c in CHANGES)]:
         settings = RECIPE | CHANGES[change]
-        told = {"experiment": "one change", "change": change, "seed": seed, "train": settings["train"]}
+        told = {"experiment": "one change", "change": change, "seed": seed, **settings}
         records.run(lambda: head_accuracy(digits, seed, settings), **told)  # noqa: B023
 
 
@@ -136,7 +135,7 @@ def scales(records: Records, digits: Digits) -> None:
                 "taking_part": int(np.sum(known.std(axis=0) > 1e-6)),
             }
 
-        records.run(measure, experiment="scale of the input", scale=name, train=len(some))
+        records.run(measure, experiment="scale of the input", scale=name, train=len(some), block=5, size=32)
 
 
 # --- augmentation ----------------------------------------------------------------------------------
@@ -165,7 +164,9 @@ def augmentation(records: Records, digits: Digits, seeds: tuple[int, ...], passe
                 said = head.predict(extract(base, new), verbose=0).argmax(1)
                 return {"validation": round(float((said == digits.validation.labels).mean()), 4)}
 
-            records.run(measure, experiment="augmentation", way=way, seed=seed, train=len(some), epochs=passes)
+            settings = {"experiment": "augmentation", "way": way, "seed": seed, "train": len(some), "epochs": passes}
+            settings |= {"block": 3, "size": 32} | ({} if way == "as they are" else STRENGTH)
+            records.run(measure, **settings)
 
 
 def main() -> None:
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds for each change (1 to 3)")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
-    records = Records(FILE, "the article's recipe on 4,000 digits, one change at a time")
+    records = Records(FILE, "the article's recipe on 4,000 digits, one change at a time", __file__)
     digits, seeds = Digits(given.mnist), SEEDS[: given.seeds]
     scales(records, digits)
     augmentation(records, digits, SEEDS)

@@ -11,7 +11,6 @@ into 03_matrix.json as it ends; interrupted, it goes on there. Delete the JSON t
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
@@ -20,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from records import Records
+from records import FOLDER, Records
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from training import computing_in, in_float32
@@ -39,7 +38,7 @@ PASSES = {"small": 10, "large": 3}  # over the training images, where pretrained
 SCRATCH_STEPS = 1500  # of 16 images, whatever the number of images
 CURVE = (5, 15, 150)  # images per class of the curve, beside those of the matrix
 FORGETTING_RATES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-FILE = Path(__file__).with_suffix(".json")
+FILE = FOLDER / "03_matrix.json"
 
 
 def fitted_probe(base: keras.Model, part: ImageSet) -> keras.Sequential:
@@ -129,6 +128,7 @@ def matrix(records: Records, sets: dict[str, Splits], precision: str, seeds: tup
                 part = balanced_subset(splits.train, per_class, seed)
                 for strategy, (train, rates) in strategies(precision).items():
                     settings = {"experiment": "matrix", "data": name, "size": size, "strategy": strategy}
+                    settings["precision"] = precision if strategy.startswith("retrain") else "float32"
                     if seed != SEEDS[0]:
                         tried = records.find(**settings, seed=SEEDS[0])
                         rates = (max(tried, key=lambda run: run["validation"])["rate"],)
@@ -170,6 +170,7 @@ def forgetting(records: Records, sets: dict[str, Splits], precision: str, seeds:
                 return result | {"tiles_test": accuracy(photographs, tiles.test)}
 
             settings = {"experiment": "forgetting", "data": "MNIST", "strategy": "retrain everything", "rate": rate}
+            settings["precision"] = precision
             records.run(run, **settings, seed=seed, n=len(part), passes=PASSES["small"])
 
 
@@ -193,12 +194,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", default="", help="an mnist.npz; default: Keras's cache, else its download (11 MB)")
     parser.add_argument("--cifar", default="", help="folder with train/ and test/; default: without CIFAR-10")
-    parser.add_argument("--precision", default="float32", choices=("float32", "mixed_bfloat16"), help="of training")
+    parser.add_argument(
+        "--precision", default="mixed_bfloat16", choices=("float32", "mixed_bfloat16"), help="of training"
+    )
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many seeds (1 to 3)")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
     seeds = SEEDS[: given.seeds]
-    records = Records(FILE, f"four transfer strategies on VGG16 up to {CUT}, {SIZE} pixels, {given.precision}")
+    records = Records(FILE, f"four transfer strategies on VGG16 up to {CUT}, {SIZE} pixels", __file__)
     sets = {"photo tiles": photo_tiles(SIZE)}
     if given.cifar:
         folder = image_folder(given.cifar, SIZE, max_per_class=700)
