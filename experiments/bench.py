@@ -34,13 +34,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import tensorflow as tf
-from training import Batches, standardised_head
 
 from helpers.assets import FileError
 from helpers.data import Splits, balanced_subset, mnist, mnist_full
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import article_vgg16, classifier_head, vgg16
+from training import Batches, standardised_head
 
 HERE = Path(__file__).resolve().parent
 TARGET = 0.9626  # the better one of the article's two results

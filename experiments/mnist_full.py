@@ -21,8 +21,13 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
-from records import FOLDER, Records
 from sklearn.metrics import confusion_matrix
+
+from helpers.data import mnist_full
+from helpers.features import extract
+from helpers.images import resize
+from helpers.models import article_vgg16, parameter_counts, vgg16
+from records import FOLDER, Records
 from training import (
     Batches,
     computing_in,
@@ -33,11 +38,6 @@ from training import (
     standardised_head,
     train_by_epochs,
 )
-
-from helpers.data import mnist_full
-from helpers.features import extract
-from helpers.images import resize
-from helpers.models import article_vgg16, parameter_counts, vgg16
 
 SEEDS = (0, 1, 2)
 FILE = FOLDER / "04_full_mnist.json"

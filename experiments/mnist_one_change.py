@@ -18,15 +18,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from records import FOLDER, Records
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
-from training import moved, standardised_head
 
 from helpers.data import ImageSet, balanced_subset, mnist_full
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import CUTS, classifier_head, vgg16
+from records import FOLDER, Records
+from training import moved, standardised_head
 
 SEEDS = (0, 1, 2)
 RECIPE = {"block": 5, "size": 48, "scaling": "unit", "optimizer": "SGD", "rate": 0.05, "hidden": (4096, 4096)}

@@ -15,7 +15,7 @@ import filelock
 import keras
 import tensorflow as tf
 
-from helpers.assets import FileError
+from helpers.assets import FileError, write_atomically
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "recorded"
 RESERVED = ("settings", "superseded", "peak_mb", "provenance")
@@ -85,9 +85,7 @@ class Records:
         """The whole file anew, beside the old one, which it then replaces; the lock goes while it is held."""
         lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in runs)
         head = json.dumps({"what": self.what, "program": self.program}, ensure_ascii=False)
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        temporary.write_text(f'{head[:-1]}, "runs": [\n{lines}\n]}}\n', encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomically(self.path, f'{head[:-1]}, "runs": [\n{lines}\n]}}\n')
         Path(f"{self.path}.lock").unlink(missing_ok=True)
 
 

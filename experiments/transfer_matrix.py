@@ -19,15 +19,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from records import FOLDER, Records
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
-from training import computing_in, in_float32
 
 from helpers.advice import advise
 from helpers.data import ImageSet, Splits, balanced_subset, image_folder, mnist_full, photo_tiles
 from helpers.features import extract
 from helpers.models import classifier_head, parameter_counts, vgg16
+from records import FOLDER, Records
+from training import computing_in, in_float32
 
 SEEDS = (0, 1, 2)
 SIZE, CUT, FROZEN_BLOCKS = 32, "block3_pool", 2
