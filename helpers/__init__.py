@@ -10,17 +10,6 @@ import os
 import sys
 import tempfile
 
-# What the committed outputs were made with and the notebook tests run with: one rounding
-# behaviour on every x86 machine, whatever its cores, vector units or GPU. Readers' own runs do
-# not set it and use all that the machine has.
-REFERENCE_ENV = {
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-    "TF_NUM_INTRAOP_THREADS": "2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "HELPERS_PROGRESS": "0",
-}
-
 
 def _import_tensorflow_quietly() -> None:
     """Import TensorFlow and find its devices with the C++ start-up lines held back."""

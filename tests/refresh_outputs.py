@@ -8,18 +8,16 @@ import sys
 import time
 from pathlib import Path
 
-import conftest  # enters the reference environment
 import nbformat
+import reference
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-
-NOTEBOOKS = conftest.REPOSITORY / "notebooks"
 
 
 def cleaned(notebook):
     """The notebook without what differs from run to run or from editor to editor."""
     for cell in notebook.cells:
-        cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter") and value}
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output["metadata"] = {}
@@ -39,12 +37,16 @@ def refresh(path: Path) -> None:
 
 
 def main(names: list[str]) -> int:
-    everything = sorted(NOTEBOOKS.glob("[0-9]*.ipynb")) + sorted(NOTEBOOKS.glob("solutions/[0-9]*.ipynb"))
-    paths = [p for p in everything if not names or any(p.name.startswith(name) for name in names)]
+    paths = [
+        p
+        for p in reference.NOTEBOOKS + reference.SOLUTIONS
+        if not names or any(p.name.startswith(name) for name in names)
+    ]
     paths = paths or [Path(name).absolute() for name in names if Path(name).is_file()]
     if not paths:
         print(f"error: no notebook begins with {' or '.join(names)}", file=sys.stderr)
         return 2
+    reference.enter()
     failed = 0
     for path in paths:
         start, fault = time.monotonic(), ""

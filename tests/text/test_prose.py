@@ -1,225 +1,255 @@
-"""Numbers in the prose are numbers that were measured or published.
-
-Every percentage, decimal number, number with thousands separators and integer of 100 or more in a
-notebook's markdown must occur, digit for digit, in the outputs of the same notebook, in its code, in
-notebooks/recorded/*.json (rounded as the prose prints it, fractions also as percentages) or in
-notebooks/facts.yml, which names the source. So must the pair in "19 of 20" or "19/20". Not counted:
-years, versions of software and licences, digits inside names (VGG16), addresses, and outputs of cells
-tagged nbval-ignore-output, because timings change from run to run.
+"""Every number in the prose is printed by its page, stands in its code, or has a source in facts.yml; a number in
+README comes from one named key of README_NUMBERS. The rule itself is in claims.py; changing any number by one in
+its last digit shows whether it would be noticed.
 """
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from claims import Page, claims, find, mutants, phrase, without
 from nbformat import v4
+from reference import NOTEBOOKS, REPOSITORY, SOLUTIONS
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("[0-9]*.ipynb"))
-SOLUTIONS = sorted((REPOSITORY / "notebooks" / "solutions").glob("*.ipynb"))
-RECORDED = sorted((REPOSITORY / "notebooks" / "recorded").glob("*.json"))
-FACTS = REPOSITORY / "notebooks" / "facts.yml"
-UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "M": 1e6, "k": 1e3, "G": 1e9}
-
-NOT_PROSE = re.compile(
-    r"https?://[^\s)>\"]+|\]\([^)]*\)|<[^>]+>"  # addresses, link targets, tags
-    r"|\barXiv:\s?\d{4}\.\d{4,5}|\bdoi:\s?\S+"
-    r"|\b(?:BY|BY-SA|BY-NC|Apache|GPL|BSD|MIT|[Vv]ersion|Python|Keras|TensorFlow|NumPy|papermill|ImageNet"
-    r"|ILSVRC)(?: License| Licence|,)?[ -]?v?\d[\d.]*\d(?:[–-]\d[\d.]*\d)?"
-    r"|\bpp?\. ?\d+(?:[–-]\d+)?|\b\d+\(\d+\)"  # pages and volumes
-)
-NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(?![\d]|\.\d)")
+README_NUMBERS = Path(__file__).with_name("readme_numbers.yml")
+LONGEST_QUOTE = 120
+# Pages whose numbers are not all supported yet. The aim is an empty list.
+NOT_YET = [
+    "01_cnn_architectures",
+    "01_cnn_architectures_solutions",
+    "02_resnet50_imagenet",
+    "03_transfer_scenarios",
+    "04_vgg16_mnist",
+    "04_vgg16_mnist_solutions",
+    "README",
+]
 
 
-def numbers(text: str) -> set[str]:
-    """All numbers of a text as plain digits: 33,638,218 and 60_000 become 33638218 and 60000."""
-    text = re.sub(r"(?<=\d)_(?=\d)", "", text)
-    text = re.sub(r"(?<=\d)\s?[x×](?=\s?\d)", " ", text)
-    return {n.replace(",", "") for n in NUMBER.findall(text)} | {
-        n for run in re.findall(r"\d+(?:, ?\d+)+", text) for n in re.split(r", ?", run)
-    }
+def read_yaml(path: Path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def pairs(text: str) -> set[tuple[str, str]]:
-    """("19", "20") of every "19 of 20" and "19/20"; small denominators are fractions, not counts."""
-    found = re.findall(r"(?<![\w.,/])(\d+)(?: ?/ ?| out of | of (?:the |all )?)(\d+)(?![\w/]|[.,]\d)", text)
-    return {(a, b) for a, b in found if int(b) >= 10}
+def key_of(path: Path) -> str:
+    """The key of a page in facts.yml: "01", or "01 solutions"."""
+    return path.name[:2] + (" solutions" if path in SOLUTIONS else "")
 
 
-def claims(markdown: str) -> list[tuple[str, str]]:
-    """(number as written, unit) of everything in a text that needs a source; unit may be "%" or "million"."""
-    text = NOT_PROSE.sub(" ", markdown)
-    text = re.sub(r"(?<=\d)\s?[x×](?=\s?\d)", " ", text)
-    found = []
-    for match in NUMBER.finditer(text):
-        written = match[1]
-        after = re.match(r"[ \u00a0\u202f]?(%|percent\b|thousand\b|million\b|billion\b|[MGk]\b)", text[match.end() :])
-        unit = "%" if after and after[1] == "percent" else after[1] if after else ""
-        plain = written.replace(",", "")
-        is_year = re.fullmatch(r"(?:19[4-9]|20[0-3])\d", written)
-        if unit or "," in written or "." in written or (int(plain) >= 100 and not is_year):
-            found.append((written, unit))
-    return found
+@cache
+def page(path: Path) -> Page:
+    facts = read_yaml(REPOSITORY / "notebooks" / "facts.yml").get(key_of(path), [])
+    if path in SOLUTIONS:
+        other = {"lesson": path.parent.parent / path.name.replace("_solutions", "")}
+    else:
+        other = {"solutions": path.parent / "solutions" / f"{path.stem}_solutions.ipynb"}
+    others = {role: nbformat.read(p, as_version=4) for role, p in other.items() if p.exists()}
+    return Page(nbformat.read(path, as_version=4), [fact["quote"] for fact in facts], **others)
 
 
-class Sources:
-    """Where the numbers of a text may come from."""
-
-    def __init__(self, texts=(), recorded=(), facts=()):
-        text = "\n".join(list(texts) + [str(f["value"]) for f in facts])
-        self.digits = numbers(text)
-        self.pairs = pairs(text)
-        self.recorded = [v for data in recorded for v in leaves(data)]
-        self.recorded_digits = {str(v) for v in self.recorded}
-
-    def has(self, written: str, unit: str) -> bool:
-        plain = written.replace(",", "")
-        decimals = len(plain.partition(".")[2])
-        if plain in self.digits or plain in self.recorded_digits:
-            return True
-        measured = self.recorded + [float(d) for d in self.digits] if unit in UNITS else self.recorded
-        factors = {1.0, 1 / UNITS.get(unit, 1.0)} | ({100.0} if unit == "%" else set())
-        return any(f"{value * factor:.{decimals}f}" == plain for value in measured for factor in factors)
+def unfinished(page: str) -> list:
+    return [pytest.mark.xfail(strict=True, reason="numbers without a source")] if page in NOT_YET else []
 
 
-def leaves(data) -> list[float]:
-    """All numbers in a JSON value, and those in its texts."""
-    if isinstance(data, dict):
-        return [v for child in data.values() for v in leaves(child)]
-    if isinstance(data, list):
-        return [v for child in data for v in leaves(child)]
-    return [data] if isinstance(data, int | float) and not isinstance(data, bool) else []
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=unfinished(p.stem)) for p in NOTEBOOKS + SOLUTIONS])
+def test_numbers_have_a_source(path):
+    faults = {i: page(path).faults(i, text) for i, text in page(path).prose().items()}
+    said = [f"cell {i}: {', '.join(found)}" for i, found in faults.items() if found]
+    assert not said, f"numbers without a source in the prose of {path.name}\n" + "\n".join(said)
 
 
-def unsupported(markdown: str, sources: Sources) -> list[str]:
-    """The numbers of a text that occur in none of the sources."""
-    faults = [f"{written} {unit}".strip() for written, unit in claims(markdown) if not sources.has(written, unit)]
-    text = NOT_PROSE.sub(" ", markdown)
-    faults += [f"{a} of {b}" for a, b in sorted(pairs(text) - sources.pairs)]
-    return list(dict.fromkeys(faults))
-
-
-def notebook_texts(notebook) -> list[str]:
-    """Code and comparable outputs of a notebook."""
-    texts = []
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            texts.append(cell.source)
-            if "nbval-ignore-output" not in cell.metadata.get("tags", []):
-                for output in cell.outputs:
-                    texts.append("".join(output.get("text", "")))
-                    texts += ["".join(v) for k, v in output.get("data", {}).items() if k.startswith("text/")]
-    return texts
-
-
-def prose_of(notebook) -> str:
-    return "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-
-
-def read_facts() -> list[dict]:
-    return (yaml.safe_load(FACTS.read_text(encoding="utf-8")) or []) if FACTS.exists() else []
-
-
-def recorded_for(notebook) -> list:
-    """Recorded results that a notebook reads (it names the file), and the costs of whole runs (*_run.json)."""
-    code = "\n".join(notebook_texts(notebook)) + prose_of(notebook)
-    return [json.loads(p.read_text()) for p in RECORDED if p.stem in code or p.stem.endswith("_run")]
+def share_noticed(path: Path) -> tuple[int, int]:
+    """How many of the mutants of a page are noticed, of how many."""
+    noticed = [
+        page(path).faults(i, mutant) != page(path).faults(i, text)
+        for i, text in page(path).prose().items()
+        for mutant in mutants(text)
+    ]
+    return sum(noticed), len(noticed)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda p: p.stem)
-def test_numbers_of_notebook(path):
-    notebook = nbformat.read(path, as_version=4)
-    texts = notebook_texts(notebook)
-    if path in SOLUTIONS:  # they may quote the notebook that they belong to
-        texts += notebook_texts(nbformat.read(path.parent.parent / path.name.replace("_solutions", ""), as_version=4))
-    faults = unsupported(prose_of(notebook), Sources(texts, recorded_for(notebook), read_facts()))
-    assert not faults, f"numbers without a source in the prose of {path.name}: {', '.join(faults)}"
+def test_a_changed_number_is_noticed(path, capsys):
+    noticed, of = share_noticed(path)
+    with capsys.disabled():
+        print(f"\n{path.stem}: {noticed} of {of} changed numbers are noticed", end="")
+    assert path.stem in NOT_YET or noticed >= 0.9 * of or (of < 20 and noticed >= of - 2)
 
 
-def test_numbers_of_readme():
-    texts = [t for p in NOTEBOOKS for t in notebook_texts(nbformat.read(p, as_version=4))]
-    texts += [(REPOSITORY / name).read_text() for name in ("pyproject.toml", "Makefile", "install.py")]
-    recorded = [json.loads(p.read_text()) for p in RECORDED]
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    faults = unsupported(readme, Sources(texts, recorded, read_facts()))
-    assert not faults, f"numbers without a source in README.md: {', '.join(faults)}"
+def test_facts_have_a_source_and_are_quoted():
+    facts = read_yaml(REPOSITORY / "notebooks" / "facts.yml")
+    paths = {key_of(path): path for path in NOTEBOOKS + SOLUTIONS}
+    assert set(facts) <= set(paths)
+    for key, entries in facts.items():
+        prose = "\n\n".join(page(paths[key]).prose().values())
+        for fact in entries:
+            assert set(fact) == {"quote", "source"} and len(fact["source"]) > 10, fact
+            words, numbers = re.findall(r"[^\W\d]{3,}", fact["quote"]), claims(fact["quote"])
+            assert words and numbers and len(fact["quote"]) < LONGEST_QUOTE, f"no phrase with a number: {fact}"
+            assert phrase(fact["quote"]).search(prose), f"notebook {key} does not say {fact['quote']!r}"
 
 
-def test_facts_have_sources_and_are_used():
-    text = "\n".join(prose_of(nbformat.read(p, as_version=4)) for p in NOTEBOOKS + SOLUTIONS)
-    text += (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for fact in read_facts():
-        assert {"value", "source"} <= set(fact) <= {"value", "source", "notebooks"}, fact
-        assert len(str(fact["source"]).strip()) > 5, fact
-        assert str(fact["value"]) in text, f"facts.yml: {fact['value']} is quoted nowhere"
+# ---- README -------------------------------------------------------------------------------------
+
+
+def readme() -> str:
+    return (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def value_at(data, key: str):
+    """The value at "runs[seed=0,what=frozen].test.accuracy": exactly one entry must match."""
+    for name, conditions in re.findall(r"([^.\[\]]+)(?:\[([^\]]*)\])?\.?", key):
+        data = data[name]
+        if conditions.isdigit():
+            data = data[int(conditions)]
+        elif conditions:
+            wanted = dict(c.split("=") for c in conditions.split(","))
+            (data,) = [entry for entry in data if all(str(entry.get(k)) == v for k, v in wanted.items())]
+    return data
+
+
+def fault_of(entry: dict) -> str:
+    """What is wrong with an entry of README_NUMBERS, or an empty string.
+
+    {quote, source}; or {quote, file, key, format}, key and times possibly lists; or {quote, notebook, line}.
+    """
+    quote = entry["quote"]
+    if "source" in entry:
+        return "" if len(entry["source"]) > 10 else "no source"
+    if "notebook" in entry:
+        (path,) = (p for p in NOTEBOOKS if p.name.startswith(entry["notebook"]))
+        outputs = [o for c in nbformat.read(path, as_version=4).cells for o in c.get("outputs", [])]
+        printed = " ".join("".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in outputs)
+        if " ".join(entry["line"].split()) not in " ".join(printed.split()):
+            return f"notebook {entry['notebook']} does not print {entry['line']!r}"
+        shown = entry["line"]
+    else:
+        keys = entry["key"] if isinstance(entry["key"], list) else [entry["key"]]
+        data = json.loads((REPOSITORY / entry["file"]).read_text(encoding="utf-8"))
+        shown = entry["format"].format(*(value_at(data, key) * entry.get("times", 1) for key in keys))
+    missing = {c for *_, c in claims(quote)} - {c for *_, c in find(shown)}
+    return f"the source gives {shown!r}" if missing else ""
+
+
+def faults_of_readme(text: str, entries: list[dict]) -> list[str]:
+    faults = [f"{e['quote']!r} is not in README" for e in entries if not phrase(e["quote"]).search(text)]
+    rest = without(text, [e["quote"] for e in entries])
+    return faults + [f"{text[begin:end]} has no entry" for begin, end, _ in claims(rest)]
+
+
+@pytest.mark.xfail("README" in NOT_YET, strict=True, reason="numbers without a key")
+def test_numbers_of_readme_have_a_key():
+    entries = read_yaml(README_NUMBERS) or []
+    faults = faults_of_readme(readme(), entries) + [f"{e['quote']!r}: {f}" for e in entries if (f := fault_of(e))]
+    assert not faults, "\n".join(faults)
+
+
+def test_a_changed_number_of_readme_is_noticed(capsys):
+    entries = read_yaml(README_NUMBERS) or []
+    faults = faults_of_readme(readme(), entries)
+    noticed = [faults_of_readme(mutant, entries) != faults for mutant in mutants(readme())]
+    with capsys.disabled():
+        print(f"\nREADME: {sum(noticed)} of {len(noticed)} changed numbers are noticed", end="")
+    assert "README" in NOT_YET or sum(noticed) >= 0.9 * len(noticed)
 
 
 # ---- the rule itself ----------------------------------------------------------------------------
 
-MEASURED = Sources(
-    ["accuracy 98.5 %, 19 of 20 right", "Total params: 33,638,218", "model.fit(x, epochs=10, batch_size=128)  # 60_000",
-     "(500, 224, 224, 3)", "shape (64, 64, 100)", "Rescaling(1 / 255)"],
-    [{"test": {"accuracy": 0.99534, "std": 0.0004, "seconds": 251.37}, "runs": [0.961, 0.9623]}],
-    [{"value": "25,636,712", "source": "Keras documentation"}, {"value": "76.13 %", "source": "a paper"}],
-)  # fmt: skip
+
+def small_page(prose: str, tags: tuple = (), quotes: tuple = ()) -> Page:
+    """A page with two code cells; the prose stands after the first."""
+    shown = (
+        "accuracy 98.5 %, 19 of 20 right\n33,638,218 parameters\n3.0 ± 2.1 points\nshape (500, 224, 200, 3), 7 seeds"
+    )
+    cells = [
+        v4.new_code_cell(
+            "fit(x, rate=0.005, kernel_size=5, images=60_000)", outputs=[v4.new_output("stream", text=shown)]
+        ),
+        v4.new_markdown_cell(prose),
+        v4.new_code_cell("level = 0.95"),
+        v4.new_markdown_cell("Much else."),
+        v4.new_code_cell("print(a)", outputs=[v4.new_output("stream", text="12 of them, 0.7312")]),
+    ]
+    cells[0].metadata["tags"] = list(tags)
+    return Page(v4.new_notebook(cells=cells), quotes)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "98.5 % of them, 19 of 20 (19/20)",
-        "98.5% or 98.5 percent",
-        "33,638,218 parameters, that is 33.6 million, or 34 M",
-        "batches of 128 from 60,000 images of 224×224 or 224x224x3, 64×64×100",
-        "99.5 % or 99.53 %, in 251 s or 251.4 s; 96.1 %",
-        "ResNet50 has 25,636,712 and reaches 76.13 %",
-        "1/255",
-        "in 2015, on 2 cores, VGG16 and ResNet152, 3×3, [page](https://example.org/12345), CC BY-SA 3.0, Python 3.11",
-        "arXiv:1512.03385, Keras 3.15, Nature 521(7553), pp. 436–444",
+        "98.5 % or 98.5 percent, 19 of the 20 (19/20), 33.6 million, 224×200, 5×5 of 60,000 with 0.005; 95 %",
+        "3.0 ± 2.1 points; 0.7312, which is printed further below; 7 seeds",
+        "In 2015, VGG16, top-5, table 3, `f(x, 8)`, [page](https://example.org/12345), BY-SA 3.0, Python 3.11 or 3.12",
+        "arXiv:1512.03385, Nature 521(7553), pp. 436–444, the 3s\n\n## 4 Heading\n3. third",
+        "It cost 17\nmoney.",
     ],
 )
 def test_supported_numbers_pass(text):
-    assert unsupported(text, MEASURED) == []
+    page_ = small_page(text, quotes=["cost 17 money"])
+    assert page_.faults(1, text) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
+    ("text", "fault"),
     [
         ("98.6 % of them", "98.6 %"),
-        ("98.50 % of them", "98.50 %"),
-        ("99 of them in 2 s, but 97 % there", "97 %"),
+        ("98.50 % of them", "98.50 %"),  # other decimals
+        ("98.5 of them", "98.5"),  # another form
+        ("0.985 of them", "0.985"),
+        ("19 of 21", "19 of 21"),
+        ("33.7 million", "33.7 million"),
         ("33,638,219 parameters", "33,638,219"),
-        ("about 33.7 million", "33.7 million"),
-        ("99.52 %", "99.52 %"),
-        ("0.97", "0.97"),
-        ("batches of 256", "256"),
-        ("images of 225×224", "225"),
-        ("it took `252` seconds", "252"),
-        ("18 of 20 right", "18 of 20"),
-        ("18/20 right", "18 of 20"),
-        ("reaches 76.14 %", "76.14 %"),
-        ("**1,000** images", "1,000"),
-        ("a table | 0.123 |", "0.123"),
+        ("224×3", "224×3"),
+        ("3.0 ± 2.2 points", "3.0 ± 2.2 points"),
+        ("12 of them", "12"),  # printed, but not beside this paragraph
+        ("it took `252.5` s", "252.5"),
+        ("| 0.123 |", "0.123"),
+        ("It cost 18 money", "18"),
+        ("96 to 98.5 %", "96 %"),
     ],
 )
-def test_unsupported_numbers_are_named(text, number):
-    assert unsupported(text, MEASURED) == [number]
+def test_unsupported_numbers_are_named(text, fault):
+    assert small_page(text, quotes=["cost 17 money"]).faults(1, text) == [fault]
 
 
 def test_timings_are_no_source():
-    timed = v4.new_code_cell("t()", outputs=[v4.new_output("stream", text="12.34 s")], metadata={"tags": []})
-    notebook = v4.new_notebook(cells=[timed, v4.new_markdown_cell("It takes 12.34 s.")])
-    assert not unsupported(prose_of(notebook), Sources(notebook_texts(notebook)))
-    timed.metadata["tags"] = ["nbval-ignore-output"]
-    assert unsupported(prose_of(notebook), Sources(notebook_texts(notebook))) == ["12.34"]
+    assert small_page("x", tags=["nbval-ignore-output"]).faults(1, "98.5 %, rate=0.005") == ["98.5 %"]
 
 
-def test_a_changed_output_is_seen():
-    cell = v4.new_code_cell("accuracy", outputs=[v4.new_output("stream", text="held-out accuracy: 0.943")])
-    notebook = v4.new_notebook(cells=[cell, v4.new_markdown_cell("The accuracy is 0.943.")])
-    assert not unsupported(prose_of(notebook), Sources(notebook_texts(notebook)))
-    cell.outputs[0].text = "held-out accuracy: 0.934"
-    assert unsupported(prose_of(notebook), Sources(notebook_texts(notebook))) == ["0.943"]
+def test_the_end_of_a_page_repeats_its_body():
+    end = "## What you can now say\n- {} seeds are seven.\n\n## Exercises\n1. Take {} images.\n\n## Where to go next"
+    notebook = v4.new_notebook(cells=[*small_page("With 7 seeds.").cells, v4.new_markdown_cell(end)])
+    solutions = v4.new_notebook(cells=[v4.new_code_cell("images = 33")])
+    page_ = Page(notebook, solutions=solutions)
+    assert page_.faults(5, end.format(7, 33)) == []
+    assert page_.faults(5, end.format(5, 34)) == ["5", "34"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_right"),
+    [
+        ({"source": "pyproject.toml, requires-python"}, True),
+        ({"source": "?"}, False),
+        ({"key": "runs[seed=1,kind=a].accuracy", "times": 100, "format": "{:.1f} %"}, True),
+        ({"key": "runs[1].accuracy", "times": 100, "format": "{:.1f} %"}, True),
+        ({"key": ["runs[0].accuracy", "runs[1].accuracy"], "times": 100, "format": "{:.1f} to {:.1f} %"}, True),
+        ({"key": "runs[0].accuracy", "times": 100, "format": "{:.1f} %"}, False),
+        ({"key": "runs[1].accuracy", "format": "{:.3f}"}, False),
+    ],
+)
+def test_entries_for_readme(tmp_path, entry, is_right):
+    runs = [{"seed": 0, "kind": "a", "accuracy": 0.5}, {"seed": 1, "kind": "a", "accuracy": 0.9134}]
+    (tmp_path / "r.json").write_text(json.dumps({"runs": runs}))
+    fault = fault_of({"quote": "reaches 91.3 % of them", "file": tmp_path / "r.json", **entry})
+    assert (fault == "") is is_right
+
+
+def test_numbers_of_a_readme_need_an_entry():
+    entries = [{"quote": "reaches 91.3 % of"}]
+    assert faults_of_readme("It\nreaches\n91.3 % of them, with VGG16.", entries) == []
+    assert faults_of_readme("It reaches 91.4 % of them.", entries) == [
+        "'reaches 91.3 % of' is not in README",
+        "91.4 has no entry",
+    ]
