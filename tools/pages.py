@@ -1,85 +1,87 @@
-"""Make HTML pages of executed notebooks, with an index. The pages load nothing from the network."""
+"""Make the pages of the series, in build/html, from the notebooks as they were last run.
+
+A notebook that was not run since it changed is shown as committed. How the pages look is in tools/site.
+"""
 
 import base64
-import html
 import io
-import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
-from bs4 import BeautifulSoup
 from jinja2 import Template
-from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
 from PIL import Image
 
-TEMPLATES = Path(__file__).with_name("templates")
+SITE = Path(__file__).resolve().with_name("site")
 
 
-def page_of(notebook, source: Path, pages: dict[Path, Path], index: Path) -> str:
-    """HTML of the notebook at `source`; links to notebooks in `pages` lead to their pages, to a README to `index`."""
-    template = (TEMPLATES / "notebook.html.j2").read_text(encoding="utf-8")
-    exporter = HTMLExporter(raw_template=template, embed_images=True)
-    text, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(source.parent)}})
-
-    def new_link(match):
-        link, hash_, anchor = html.unescape(match[2]).partition("#")
-        if not link or re.match(r"[a-z]+:", link):
-            return match[0]
-        aim = (source.parent / link).resolve()
-        aim = index if aim.name == "README.md" else pages.get(aim, aim)
-        return f'{match[1]}"{html.escape(os.path.relpath(aim, pages[source.resolve()].parent) + hash_ + anchor)}"'
-
-    return re.sub(r'(<a\b[^>]*?\bhref=)"([^"]*)"', new_link, text)
+def first_line(text) -> str:
+    return str(text).strip().partition("\n")[0][:300]
 
 
-def opening(notebook) -> tuple[str, str]:
-    """Title and first paragraph of a notebook, as plain text."""
-    source = next((c.source for c in notebook.cells if c.cell_type == "markdown" and c.source.startswith("# ")), "")
-    page = BeautifulSoup(markdown2html(source), "html.parser")
-    title, paragraph = (found.get_text() if found else "" for found in (page.h1, page.p))
-    return title.rstrip("¶").strip() or "Untitled", " ".join(paragraph.split())
+def figures(notebook) -> list[Image.Image]:
+    """The PNG pictures among its outputs; those of cells tagged `cover` first."""
+    cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    coded = [base64.b64decode(data["image/png"]) for data in outputs if "image/png" in data]
+    return [Image.open(io.BytesIO(picture)).convert("RGB") for picture in coded]
 
 
-def thumbnail(notebook, width: int = 640) -> str:
-    """The first figure of a notebook, made small: a PNG in base64, or an empty string."""
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    if not (figures := [data["image/png"] for data in outputs if "image/png" in data]):
-        return ""
-    picture = Image.open(io.BytesIO(base64.b64decode(figures[0]))).convert("RGB")
-    picture.thumbnail((width, width))
-    picture.save(small := io.BytesIO(), "PNG", optimize=True)
-    return base64.b64encode(small.getvalue()).decode()
+def read_notebook(path: Path):
+    """A whole notebook, its links to the README leading to the index; or None, and a line, if it is damaged."""
+    try:
+        text = path.read_text(encoding="utf-8").replace("../README.md", "../index.md")
+        nbformat.validate(notebook := nbformat.reads(text, as_version=4))
+        figures(notebook)
+        return notebook
+    except Exception as error:
+        print(f"{path} is left out of the pages: {first_line(error)}", flush=True)
 
 
-def write(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+def stage(source: Path, out: Path, place: Path, records: dict[str, dict]) -> dict:
+    """Write the notebook at `source`, as it was last run, to `place`; returns what the index says of it, or nothing."""
+    last = out / source.name
+    fresh = last.exists() and last.stat().st_mtime >= source.stat().st_mtime
+    executed = read_notebook(last) if fresh else None
+    if not (notebook := executed or read_notebook(source)):
+        return {}
+    nbformat.write(notebook, place)
+    for picture in figures(notebook)[:1]:
+        picture.thumbnail((800, 800))
+        picture.save(place.with_suffix(".png"))
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    paragraph = re.search(r"^# .+\n+((?:[^#\n].*\n?)*)", text, re.MULTILINE)
+    about = {"name": source.stem, "paragraph": paragraph[1].strip() if paragraph else ""}
+    return about | {"run": executed and records.get(source.stem), "picture": place.with_suffix(".png").exists()}
 
 
-def make_pages(sources: list[Path], folder: Path, executed: dict[Path, Path], records: dict[str, dict]) -> Path:
-    """Pages of the notebooks and of their solutions, and the index that leads to them.
-
-    sources: the notebooks. executed: their executed copies, where there are any. records: by notebook
-    name, what `batch` noted of its run. Returns the path of the index.
-    """
-    solutions = [p for s in sources if (p := s.parent / "solutions" / f"{s.stem}_solutions.ipynb").exists()]
-    pages = {s.resolve(): folder / f"{s.stem}.html" for s in sources}
-    pages |= {s.resolve(): folder / "solutions" / f"{s.stem}.html" for s in solutions}
-    index, cards = folder / "index.html", []
-    for source in sources + solutions:
-        notebook = nbformat.read(executed.get(source, source), as_version=4)
-        notebook.metadata["title"], paragraph = opening(notebook)
-        page = pages[source.resolve()]
-        write(page, page_of(notebook, source, pages, index))
-        if source in sources:
-            record = records.get(source.stem) if source in executed else None
-            card = {"page": page.name, "title": notebook.metadata["title"], "paragraph": paragraph, "record": record}
-            cards.append(card | {"picture": thumbnail(notebook)})
-    template = Template((TEMPLATES / "index.html.j2").read_text(encoding="utf-8"), autoescape=True)
-    write(index, template.render(cards=cards) + "\n")
-    return index
+def make_pages(series: Path, others: list[Path], out: Path, records: dict[str, dict]) -> int:
+    """Make out/html whole, or leave it as it was; returns Sphinx's exit code."""
+    with tempfile.TemporaryDirectory(dir=out, prefix=".pages-") as temporary:
+        folder, made = Path(temporary, "source"), Path(temporary, "html")
+        for name in ("notebooks", "experiments", "helpers"):  # what lessons link to
+            origin = series if name == "notebooks" else series.parent / name
+            if origin.exists():
+                shutil.copytree(origin, folder / name, ignore=shutil.ignore_patterns("*.ipynb", "[._]*"))
+        (folder / "notebooks" / "solutions").mkdir(exist_ok=True)
+        lessons, answers = (
+            [*sorted(series.glob("[0-9][0-9]_*.ipynb")), *others],
+            sorted(series.glob("solutions/*.ipynb")),
+        )
+        shown = [stage(path, out, folder / "notebooks" / path.name, records) for path in lessons]
+        solutions = [stage(path, out, folder / "notebooks" / "solutions" / path.name, records) for path in answers]
+        index = Template((SITE / "index.md.j2").read_text(encoding="utf-8"), trim_blocks=True)
+        text = index.render(lessons=filter(None, shown), solutions=filter(None, solutions))
+        (folder / "index.md").write_text(text, encoding="utf-8")
+        options = ["-q", "-E", "-c", SITE, "-d", Path(temporary, "doctrees")]
+        if code := subprocess.run([sys.executable, "-m", "sphinx", *options, folder, made]).returncode:
+            return code
+        if (out / "html").exists():
+            (out / "html").rename(Path(temporary, "old"))
+        made.rename(out / "html")
+    print(f"\nTo read them, open {out / 'html' / 'index.html'}", flush=True)
+    return 0
