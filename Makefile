@@ -26,7 +26,7 @@ test: $(STAMP)  ## all tests, every notebook run again and compared, with the ne
 
 full: $(STAMP)  ## the notebooks at full size, and what the recorded results lack: hours; goes on where it was interrupted
 	@for f in `grep -l __main__ experiments/*.py`; do \
-	  [ "$$f" = experiments/bench.py ] || ! grep -qE "$(or $(subst $() ,|,$(strip $(NB))),[0-9])_" "$$f" && continue; \
+	  [ "$$f" = experiments/bench.py ] || ! grep -qE "($(or $(subst $() ,|,$(strip $(NB))),[0-9]))_" "$$f" && continue; \
 	  set --; ! grep -q -- --mnist "$$f" || set -- --mnist "$$MNIST"; \
 	  ! grep -q -- --cifar "$$f" || set -- "$$@" --cifar "$$CIFAR"; \
 	  $(PY) "$$f" "$$@" || exit 1; done

@@ -3,8 +3,9 @@
 import inspect
 import json
 
-import lesson
 import pytest
+
+import lesson
 
 CELLS = [
     (["parameters"], "SEED: int = 0\nRATE: float = 0.5\n"),

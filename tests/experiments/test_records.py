@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from records import FOLDER, Records
 
 import helpers  # noqa: F401
 from helpers.assets import FileError
+from records import FOLDER, Records
 
 PROGRAM = """
 import sys, helpers

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 import psutil
 import pytest
-from training import Batches, computing_in, in_float32, moved, standardised_head
 
 from helpers import models
+from training import Batches, computing_in, in_float32, moved, standardised_head
 
 RECORDED = Path(__file__).resolve().parent.parent / "notebooks" / "recorded"
 
