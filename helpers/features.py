@@ -1,26 +1,31 @@
-"""Images -> features: streamed in batches, cached on disk, resumed after an interruption."""
+"""Images -> features: in chunks, cached on disk, resumed after an interruption, by one process or several."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import re
+import shutil
 import sys
-import tempfile
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import filelock
+import joblib
 import keras
 import numpy as np
 import platformdirs
+import tensorflow as tf
 from tqdm import tqdm
 
-from helpers.assets import file_digest, progress_off, write_atomically
+from helpers.assets import write_atomically
 from helpers.images import check_images
 
-CHUNK = 1024  # images between two notes of how far the work has come
+CHUNK = 256  # images that are computed, and in several processes handed over, at a time
 
 
 def cache_folder() -> Path:
@@ -32,12 +37,12 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
     """Features of `images` at the output of `model`, in inference mode.
 
     images: uint8, (n, height, width, 3), RGB, 0-255. Returns float32, (n, *model.output_shape[1:]).
-    Streams in batches of 32 (measured fastest on CPU) into a file in cache_folder(), which is then
-    mapped into memory read-only: memory does not grow with n. A second call with the same architecture,
-    weights and images reads the file, an interrupted one goes on where it stopped, and two processes do
-    the work once. A damaged file is computed anew, a folder that is not writable or full is done
-    without; both are said on stderr. Raises ValueError for other dtypes, and for shapes that the model
-    does not take.
+    Computes chunks of 256 images in batches of 32, each into a file of its own in cache_folder(); at the end
+    they become one file, mapped into memory read-only: memory does not grow with n. A second call with the
+    same architecture, weights and images reads the file, an interrupted one goes on with the chunk where it
+    stopped, and of two processes one waits for the other. Inside `joblib.parallel_config("loky", n_jobs=2)`
+    the chunks are shared out to so many processes. A folder that is not writable or full is done without,
+    which is said on stderr. Raises ValueError for other dtypes, and for shapes that the model does not take.
     """
     check_images(images)
     expected = tuple(model.input_shape[1:])
@@ -45,99 +50,88 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
         raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: use images.resize")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    with tqdm(total=len(images), desc=model.name, unit="image", leave=False, disable=progress_off()) as bar:
-        if cache and len(images):
-            try:
-                features = _from_folder(model, images, batch_size, bar)
-                bar.refresh()  # quick work would end before the bar's first redraw
-                return features
-            except OSError as error:
-                reason = error.strerror or error
-                print(f"features are not cached: {cache_folder()} cannot be written ({reason})", file=sys.stderr)
-                bar.reset()
-        features = _compute(model, images, batch_size, bar)
-        bar.refresh()
-        return features
+    if cache and len(images):
+        try:
+            return _from_folder(model, images, batch_size)
+        except OSError as error:
+            reason = error.strerror or error
+            print(f"features are not cached: {cache_folder()} cannot be written ({reason})", file=sys.stderr)
+    return _compute(model, images, batch_size)
 
 
-def _from_folder(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> np.ndarray:
+def _from_folder(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
     """The features by way of the cache, under a lock of their own. Raises OSError where it cannot be used."""
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass  # the folder can be written
-    name = re.sub(r"_\d+$", "", model.name)  # without Keras's running number
-    path = folder / f"{name}-{len(images)}-{_fingerprint(model, images)}.npy"
-    with filelock.FileLock(path.with_suffix(".lock")):
-        features = _finished(path)
-        if features is None:
-            _fill(path, model, images, batch_size, bar)
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
-    return features
-
-
-def _finished(path: Path) -> np.ndarray | None:
-    """The features in `path` if they are whole; None, with a word on stderr, if they are damaged."""
-    note = path.with_suffix(".json")
-    if not (path.exists() and note.exists()):
-        return None
-    try:
-        if json.loads(note.read_text())["sha256"] == file_digest(path):
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, KeyError, TypeError):
-        pass
-    print(f"the cached features {path.name} are damaged: computing them again", file=sys.stderr)
-    note.unlink()
-    return None
-
-
-def _fill(path: Path, model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> None:
-    """Write the features to `path`, chunk by chunk beside it, going on from an interrupted run.
-
-    Plain writes instead of a memory map: what is written leaves this process's memory, and a full disk
-    is an OSError rather than the end of the process.
-    """
-    partial, progress = path.with_suffix(".partial"), path.with_suffix(".progress")
     shape = (len(images), *model.output_shape[1:])
-    chunk_bytes = CHUNK * 4 * math.prod(shape[1:])
-    partial.touch()
-    with open(partial, "r+b") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-        first, digests = file.tell(), []
-        for digest in _digests(progress):
-            if hashlib.sha256(file.read(chunk_bytes)).hexdigest() != digest:
-                break
-            digests.append(digest)
-        file.seek(first + len(digests) * chunk_bytes)
-        done = min(len(digests) * CHUNK, len(images))
-        bar.update(done)
-        for start in range(done, len(images), CHUNK):
-            chunk = _compute(model, images[start : start + CHUNK], batch_size, bar)
-            file.write(chunk)
-            file.flush()
-            digests.append(hashlib.sha256(chunk).hexdigest())
-            write_atomically(progress, json.dumps({"chunks": digests}))
-    note = {"sha256": file_digest(partial), "shape": shape, "model": model.name}
-    write_atomically(path.with_suffix(".json"), json.dumps(note))
-    os.replace(partial, path)
-    progress.unlink()
+    name = re.sub(r"_\d+$", "", model.name)  # without Keras's running number
+    path = cache_folder() / f"{name}-{len(images)}-{_fingerprint(model, images)}.npy"
+    folder = path.with_suffix(".chunks")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if not _is_whole(path, _header(shape), shape):
+            folder.mkdir(exist_ok=True)
+            files = _compute_chunks(model, images, batch_size, folder)
+            with open(folder / "joined", "wb") as joined:
+                joined.write(_header(shape))
+                for file in files:
+                    joined.write(file.read_bytes())
+            os.replace(folder / "joined", path)
+            shutil.rmtree(folder, ignore_errors=True)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _digests(progress: Path) -> list[str]:
-    """SHA-256 of every chunk that an interrupted run has finished."""
-    try:
-        return list(json.loads(progress.read_text())["chunks"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def _header(shape: tuple[int, ...]) -> bytes:
+    """How a .npy file of float32 numbers in this shape begins."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
-def _compute(model: keras.Model, images: np.ndarray, batch_size: int, bar: tqdm) -> np.ndarray:
-    """Features of `images`, moving `bar` on by one per image."""
+def _is_whole(path: Path, header: bytes, shape: tuple[int, ...]) -> bool:
+    """Whether the file begins with `header` and holds as many numbers as `shape` after it."""
+    if not path.is_file() or path.stat().st_size != len(header) + 4 * math.prod(shape):
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(header)) == header
+
+
+def _compute_chunks(model: keras.Model, images: np.ndarray, batch_size: int, folder: Path) -> list[Path]:
+    """One file of raw float32 numbers per chunk, in order; those that are there already are kept."""
+    step = max(1, CHUNK // batch_size) * batch_size  # whole batches: the same as without chunks
+    chunks = {folder / f"{start}-{step}": images[start : start + step] for start in range(0, len(images), step)}
+    shape = model.output_shape[1:]
+    missing = [file for file, chunk in chunks.items() if not _is_whole(file, b"", (len(chunk), *shape))]
+    workers, network = joblib.effective_n_jobs(None), model
+    if workers > 1:  # other processes get the model as a file
+        network = folder / f"{os.getpid()}.keras"
+        model.save(network)
+    threads = max(1, joblib.cpu_count() // workers)
+    tasks = (joblib.delayed(_compute_chunk)(network, threads, chunks[file], batch_size, file) for file in missing)
+    done = joblib.Parallel(return_as="generator_unordered", max_nbytes=None)(tasks)
+    for _ in tqdm(done, desc=model.name, total=len(missing), unit="chunk", leave=False):
+        pass
+    return list(chunks)
+
+
+def _compute_chunk(network: keras.Model | Path, threads: int, images: np.ndarray, batch_size: int, file: Path) -> None:
+    """Write the features of `images` to `file`."""
+    model = _loaded(network, threads) if isinstance(network, Path) else network
+    write_atomically(file, _compute(model, images, batch_size).tobytes())
+
+
+@lru_cache(maxsize=1)
+def _loaded(file: Path, threads: int) -> keras.Model:
+    """The model in `file`, once per process; TensorFlow takes `threads` threads."""
+    with suppress(RuntimeError):  # a process that has computed already keeps its threads
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    return keras.models.load_model(file, compile=False)
+
+
+def _compute(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Features of `images`, batch by batch."""
     features = np.empty((len(images), *model.output_shape[1:]), np.float32)
     for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        features[start : start + batch_size] = model.predict_on_batch(batch)
-        bar.update(len(batch))
+        batch = slice(start, start + batch_size)
+        features[batch] = model.predict_on_batch(images[batch])
     return features
 
 

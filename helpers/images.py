@@ -14,7 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from helpers.assets import FileError, fetch
 
-MAX_PIXELS = 100_000_000  # 300 MB as RGB; a photograph of today's phones has 12 to 50 million
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # of all that Pillow reads; others may start programs
+MAX_SIDE = 30_000  # pixels
+MAX_PIXELS = 100_000_000  # 300 MB as RGB; today's phones make 12 to 50 million
 MAX_BYTES = 50_000_000  # of a file or a download
 
 
@@ -38,26 +40,23 @@ def read_images(source: str) -> Iterator[tuple[str, np.ndarray | ImageError]]:
     image. A bad one comes as (name, ImageError) and the next follow. Of a folder the files are read
     by name; hidden files and sub-folders are left out. Raises ImageError if the folder has none.
     """
-    if "://" in source:
-        items = [(source.split("?")[0].rstrip("/").rpartition("/")[2] or source, source)]
-    elif os.path.isdir(source):
+    items = [(source.split("?")[0].rstrip("/").rpartition("/")[2] or source, source)]
+    if "://" not in source and os.path.isdir(source):
         try:
-            paths = sorted(path for path in Path(source).iterdir() if not (path.name.startswith(".") or path.is_dir()))
+            files = sorted(path for path in Path(source).iterdir() if path.name[0] != "." and not path.is_dir())
         except OSError as error:
-            raise ImageError(f"the folder {source} cannot be read: {error.strerror}; check its permissions") from None
-        if not paths:
+            raise ImageError(f"the folder {source} cannot be read: {error.strerror}") from None
+        if not files:
             raise ImageError(f"the folder {source} holds no file: put images into it")
-        items = [(path.name, str(path)) for path in paths]
-    else:
-        items = [(Path(source).name or source, source)]
+        items = [(file.name, str(file)) for file in files]
     for name, where in items:
         try:
-            yield name, _download_image(where) if "://" in where else read_image(where)
+            yield name, _fetch_image(where) if "://" in where else read_image(where)
         except ImageError as error:
             yield name, error
 
 
-def _download_image(url: str) -> np.ndarray:
+def _fetch_image(url: str) -> np.ndarray:
     """The image at `url`, as read_image returns it."""
     if not url.lower().startswith(("http://", "https://")):
         raise ImageError(f"{url}: only http:// and https:// addresses are fetched")
@@ -76,84 +75,46 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            raise ImageError(f"{path} is a folder: give the path of one image in it")
-        if path.exists() and not path.is_file():
-            raise ImageError(f"{path} is a device or pipe, not a file: give the path of an image")
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: save a smaller copy")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        hint = "the link points to nothing" if path.is_symlink() else "check the spelling and the folder"
-        raise ImageError(f"{path}: no such file; {hint}") from None
-    except OSError as error:
-        raise ImageError(f"{path} cannot be opened: {error.strerror or error}; check its permissions") from None
+        size = path.stat().st_size
+        content = path.read_bytes() if path.is_file() and size <= MAX_BYTES else b""
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ImageError(f"{path} cannot be opened: {getattr(error, 'strerror', error)}") from None
+    if not path.is_file():
+        raise ImageError(f"{path} is not a file: give the path of one image")
+    if size > MAX_BYTES:
+        raise ImageError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: save a smaller copy")
     return decode_image(content, str(path))
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:
     """The image in `content`, the bytes of an image file called `name` in errors (see read_image)."""
-    if not content:
-        raise ImageError(f"{name} is empty (0 bytes): copy or download it again")
-    if _has_hole(content):
-        raise ImageError(f"{name} is damaged (a stretch of zero bytes inside): copy or download it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own size limit below speaks in a sentence
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(
-                        f"{name} would unpack to {width} x {height} pixels, more than the limit of "
-                        f"{MAX_PIXELS // 1_000_000} million: scale it down first"
-                    )
-                image.load()
+                if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                    limit = f"{MAX_PIXELS // 1_000_000} million or {MAX_SIDE} a side"
+                    raise ImageError(f"{name} has {width} x {height} pixels, more than {limit}: scale it down first")
                 return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(
-            f"{name} is not an image that can be read: use JPEG, PNG, WebP, BMP, GIF or TIFF (export HEIC as JPEG)"
-        ) from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{name} would unpack to far too many pixels: scale it down first") from None
+        raise ImageError(f"{name} is not an image that can be read: save it as JPEG or PNG (HEIC, too)") from None
     except Exception as error:  # decoders of damaged files raise nearly every kind
-        raise ImageError(f"{name} is damaged or cut off ({error}): copy or download it again") from None
-
-
-def _has_hole(content: bytes) -> bool:
-    """Whether a JPEG has lost part of its data to zero bytes, which decoders turn into garbage silently.
-
-    Only said where it is certain: in baseline JPEGs with the standard Huffman tables (ITU T.81, K.3),
-    whose brightness blocks, even blank ones, cannot be coded as 64 zero bytes.
-    """
-    standard_table = bytes((0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7D))
-    position, segments = 2, []
-    while content[:2] == b"\xff\xd8" and content[position : position + 1] == b"\xff":
-        length = int.from_bytes(content[position + 2 : position + 4])
-        segments.append((content[position + 1], content[position + 4 : position + 2 + length]))
-        position += 2 + length
-        if segments[-1][0] == 0xDA:  # start of scan: the coded image follows, up to the mark FF D9
-            break
-    baseline = any(marker == 0xC0 for marker, _ in segments)
-    standard = any(marker == 0xC4 and standard_table in table for marker, table in segments)
-    end = content.find(b"\xff\xd9", position)
-    return baseline and standard and bytes(64) in content[position : end if end > 0 else None]
+        raise ImageError(f"{name} is damaged, cut off or too large ({error}): copy or download it again") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """`image` in 8-bit RGB: 16-bit grey scaled by 1/257, transparency laid on white."""
-    if image.mode.startswith(("I;16", "I", "F")):
-        values = np.asarray(image)
-        if image.mode == "F":  # has no agreed range
-            grey = np.clip(values / max(float(values.max(initial=0.0)), 1e-12) * 255.0, 0, 255).round()
-        else:  # Pillow opens 16-bit grey PNG and TIFF as I;16 or I
-            grey = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
+    if image.mode.startswith("I"):  # Pillow opens 16-bit grey PNG and TIFF as I;16 or I
+        grey = (np.clip(np.asarray(image), 0, 65535).astype(np.uint32) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 
