@@ -77,7 +77,7 @@ def verify(path: Path, digest: str, remedy: str) -> Path:
     found = file_digest(path, algorithm)
     if found != expected:
         reason = f"its {algorithm} is {found[:12]}..., not {expected[:12]}..."
-        raise FileError(f"{path} is damaged, cut off or another version ({reason}). {remedy}")
+        raise FileError(f"{path} is not the expected file ({reason}): damaged, cut off or another version. {remedy}")
     return path
 
 

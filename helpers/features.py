@@ -54,8 +54,7 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
         try:
             return _from_folder(model, images, batch_size)
         except OSError as error:
-            reason = error.strerror or error
-            print(f"features are not cached: {cache_folder()} cannot be written ({reason})", file=sys.stderr)
+            print(f"features are not cached in {cache_folder()}: {error.strerror or error}", file=sys.stderr)
     return _compute(model, images, batch_size)
 
 
@@ -105,14 +104,14 @@ def _compute_chunks(model: keras.Model, images: np.ndarray, batch_size: int, fol
         network = folder / f"{os.getpid()}.keras"
         model.save(network)
     threads = max(1, joblib.cpu_count() // workers)
-    tasks = (joblib.delayed(_compute_chunk)(network, threads, chunks[file], batch_size, file) for file in missing)
+    tasks = (joblib.delayed(_write_chunk)(network, threads, chunks[file], batch_size, file) for file in missing)
     done = joblib.Parallel(return_as="generator_unordered", max_nbytes=None)(tasks)
     for _ in tqdm(done, desc=model.name, total=len(missing), unit="chunk", leave=False):
         pass
     return list(chunks)
 
 
-def _compute_chunk(network: keras.Model | Path, threads: int, images: np.ndarray, batch_size: int, file: Path) -> None:
+def _write_chunk(network: keras.Model | Path, threads: int, images: np.ndarray, batch_size: int, file: Path) -> None:
     """Write the features of `images` to `file`."""
     model = _loaded(network, threads) if isinstance(network, Path) else network
     write_atomically(file, _compute(model, images, batch_size).tobytes())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from sklearn.metrics import ConfusionMatrixDisplay
 
 
 def image_grid(
@@ -72,16 +73,15 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Seque
         raise ValueError(f"{classes} class names, but classes outside 0 to {classes - 1}")
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (true, predicted), 1)
-    mistakes = counts * (1 - np.eye(classes, dtype=int))
+    names = [name.replace("_", " ") for name in class_names]
     side = max(3.5, 0.45 * classes + 1.5)
     _, axis = plt.subplots(figsize=(side, side), layout="constrained")
-    axis.imshow(mistakes, cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
-    for row, column in zip(*np.nonzero(counts), strict=True):
-        dark = mistakes[row, column] > 0.6 * mistakes.max() and mistakes.any()
-        axis.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color="w" if dark else "k")
-    names = [name.replace("_", " ") for name in class_names]
-    axis.set_xticks(range(classes), names, rotation=0 if max(map(len, names)) < 3 else 90)
-    axis.set_yticks(range(classes), names)
+    display = ConfusionMatrixDisplay(counts, display_labels=names)
+    rotation = 0 if max(map(len, names)) < 3 else 90
+    text = {"color": "black", "fontsize": 8}
+    display.plot(ax=axis, cmap="Reds", colorbar=False, xticks_rotation=rotation, text_kw=text)
+    mistakes = counts - np.diag(np.diag(counts))
+    display.im_.set(data=mistakes, clim=(0, max(1, 1.5 * mistakes.max())))
     right = np.trace(counts)
     axis.set(xlabel="predicted class", ylabel="true class", title=title or f"{right} of {counts.sum()} right")
 
@@ -101,7 +101,6 @@ def top_k_bars(image: np.ndarray, predictions: Sequence[tuple[str, str, float]],
     right.set_yticks(range(len(names)), names)
     right.invert_yaxis()
     right.set(xlim=(0, 1.12), xlabel="probability")
-    right.set_xticks(np.linspace(0, 1, 6))
     right.xaxis.set_major_formatter(PercentFormatter(1))
     right.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)

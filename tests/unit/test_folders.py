@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from helpers.data import FolderError, image_folder
+from helpers.images import center_crop, read_image
 
 
 def picture(path, seed, size=(40, 30)):
@@ -36,6 +37,32 @@ def test_train_and_test_folders(tmp_path):
     classes(tmp_path / "train", {"a": 10, "b": 10})
     classes(tmp_path / "test", {"a": 3, "b": 4}, start=100)
     assert [len(part) for part in image_folder(tmp_path, 8)] == [16, 4, 7]
+
+
+@pytest.mark.parametrize("name", ["val", "Validation"])
+def test_train_validation_and_test_folders(tmp_path, name):
+    for start, part in ((0, "train"), (100, name), (200, "test")):
+        classes(tmp_path / part, {"a": 4, "b": 5}, start)
+    splits = image_folder(tmp_path, 8)
+    assert [len(part) for part in splits] == [9, 9, 9] and splits.validation.class_names == ("a", "b")
+    read = center_crop(read_image(tmp_path / name / "a" / "000.png"), 8, fraction=1.0)
+    assert any(np.array_equal(read, image) for image in splits.validation.images)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("train", "test", "cats"), ("test", "cats", "dogs")])
+def test_parts_and_classes_together_are_refused(tmp_path, names):
+    for name in names:
+        classes(tmp_path / name, {"a": 3, "b": 3})
+    with pytest.raises(FolderError, match="give train, test and perhaps val and nothing else, or only classes"):
+        image_folder(tmp_path, 8)
+
+
+def test_files_of_unread_kinds_are_named(tmp_path):
+    classes(tmp_path, {"a": 5, "b": 1})
+    for number in range(4):
+        (tmp_path / "b" / f"{number}.HEIC").touch()
+    with pytest.raises(FolderError, match=r"in b \(1\): .*JPEG, PNG.*; 4 files of kind .heic are not read"):
+        image_folder(tmp_path, 8)
 
 
 def test_copies_of_training_pictures_leave_the_test_set(tmp_path, capsys):
@@ -95,7 +122,7 @@ def test_per_class_limits_what_is_read(tmp_path):
     [
         ({}, "holds 0 class folders; two or more"),
         ({"only": 9}, "holds 1 class folder; two or more"),
-        ({"a": 9, "b": 1}, r"too few images in b \(1\): every class needs at least 3"),
+        ({"a": 9, "b": 1}, r"too few images in b \(1\): at least 3"),
         ({"a": 1, "b": 1, "c": 1}, "too few images in a"),
         ({"a": 9, "b": 0}, r"too few images in b \(0\)"),
         ({f"{n}": 1 for n in range(9)}, "and 4 more"),

