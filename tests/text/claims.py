@@ -59,12 +59,10 @@ def find(text: str) -> list[tuple[int, int, Claim]]:
     found = []
     for match in PATTERN.finditer(text):
         numbers = tuple(n.replace(",", "") for n in re.findall(NUMBER, match[0]))
-        kind = "" if len(numbers) == 1 else "×" if re.search("[×x]", match[0]) else "/"
-        kind = "±" if re.search("[±+]", match[0]) else kind
-        unit = UNIT.match(text, match.end())
-        found.append(
-            (match.start(), match.end(), Claim(kind, numbers, UNIT_NAMES.get(unit[1], unit[1]) if unit else ""))
-        )
+        mark = re.search("[×x±+]|$", match[0])[0]
+        kind = {"x": "×", "+": "±"}.get(mark, mark or "/") if len(numbers) > 1 else ""
+        unit = (UNIT.match(text, match.end()) or {1: ""})[1]
+        found.append((match.start(), match.end(), Claim(kind, numbers, UNIT_NAMES.get(unit, unit))))
     for i in range(len(found) - 2, -1, -1):
         (begin, end, claim), (after, _, next_) = found[i : i + 2]
         if not claim.unit and next_.unit in {"%", "points", *SCALE} and JOINT.fullmatch(text[end:after]):
@@ -85,11 +83,8 @@ def tuples(text: str) -> set[Claim]:
 
 def printed(text: str) -> set[Claim]:
     """What a printed text supports; a % in its first line, the header of a table, is meant for all of it."""
-    plain = re.sub(r"(?<=\d)_(?=\d{3})", "", text)
-    found = {
-        claim._replace(unit=claim.unit.replace("points", ""))
-        for _, _, claim in find(re.sub(r"(?<=\d),(?=\d{1,2}\b|\d{4})", ", ", plain))
-    }
+    plain = re.sub(r"(?<=\d),(?=\d{1,2}\b|\d{4})", ", ", text)
+    found = {claim._replace(unit=claim.unit.replace("points", "")) for _, _, claim in find(plain)}
     if "%" in plain.lstrip("\n").partition("\n")[0]:
         found |= {claim._replace(unit="%") for claim in found if not claim.unit}
     return found | {Claim("", (n,), c.unit) for c in found if c.kind for n in c.numbers} | tuples(plain)
@@ -101,7 +96,6 @@ def written(code: str) -> set[Claim]:
     numbers = {t.string.replace("_", "") for t in tokens if t.type == tokenize.NUMBER}
     found = {Claim("", (n,), "") for n in numbers}
     found |= {Claim("", (f"{float(n) * 100:g}",), "%") for n in numbers if re.fullmatch(r"0?\.\d+", n)}
-    found |= {Claim("", (f"{float(n):.10f}".rstrip("0"),), "") for n in numbers if re.fullmatch(r"\d+e-\d", n)}
     return found | {Claim("/", pair, "") for pair in re.findall(r"(\d+) / (\d+)", code)} | tuples(code)
 
 
@@ -115,8 +109,14 @@ def cell_claims(cell) -> set[Claim]:
     return found
 
 
+def all_claims(notebook) -> set[Claim]:
+    """What all code cells of a notebook support; nothing where there is none."""
+    return set().union(*(cell_claims(c) for c in notebook.cells if c.cell_type == "code")) if notebook else set()
+
+
 def phrase(quote: str) -> re.Pattern:
-    return re.compile(r"\s+".join(rf"{re.escape(word)}" for word in quote.split()) + r"(?!\d|[.,]\d)")
+    """A phrase as it stands in a text, whatever its line breaks; its numbers are whole."""
+    return re.compile(r"(?<![\d.,])" + r"\s+".join(map(re.escape, quote.split())) + r"(?!\d|[.,]\d)")
 
 
 def without(markdown: str, quotes: list[str]) -> str:
@@ -130,29 +130,23 @@ class Page:
     """A notebook with its facts and, for solutions, its lesson (or, for a lesson, its solutions)."""
 
     def __init__(self, notebook, quotes: list[str] = (), lesson=None, solutions=None):
-        self.cells, self.quotes = notebook.cells, list(quotes)
-        self.lesson, self.solutions = lesson, solutions
-        self.supports = {i: cell_claims(c) for i, c in enumerate(self.cells) if c.cell_type == "code"}
-        self.whole = set().union(*self.supports.values())
-        if lesson:
-            self.whole |= set().union(*(cell_claims(c) for c in lesson.cells if c.cell_type == "code"))
-        tagged = [i for i in self.supports if "parameters" in self.cells[i].metadata.get("tags", [])]
+        self.quotes, self.of_solutions = list(quotes), all_claims(solutions)
+        self.prose = {i: c.source for i, c in enumerate(notebook.cells) if c.cell_type == "markdown"}
+        self.supports = {i: cell_claims(c) for i, c in enumerate(notebook.cells) if c.cell_type == "code"}
+        self.whole = all_claims(notebook) | all_claims(lesson)
+        tagged = [i for i in self.supports if "parameters" in notebook.cells[i].metadata.get("tags", [])]
         self.parameters = set().union(*(self.supports[i] for i in tagged))
-        self.first = min(self.supports, default=0)
-        heading = re.compile(r"^#+ *What you can now say", re.MULTILINE)
-        self.last = next((i for i, c in enumerate(self.cells) if heading.search(c.source)), len(self.cells))
-        if lesson:
-            self.first = 0
-
-    def prose(self) -> dict[int, str]:
-        return {i: c.source for i, c in enumerate(self.cells) if c.cell_type == "markdown"}
+        self.first = 0 if lesson else min(self.supports, default=0)
+        self.last = min(
+            (i for i, t in self.prose.items() if "# What you can now say" in t), default=len(notebook.cells)
+        )
 
     def near(self, at: int) -> set[Claim]:
         """What the parameters and the code right before and after a paragraph support."""
         found = set(self.parameters)
         for step in (-1, 1):
             i = at + step
-            while i in self.prose():
+            while i in self.prose:
                 i += step
             while i in self.supports:
                 found |= self.supports[i]
@@ -162,15 +156,8 @@ class Page:
     @cached_property
     def repeated(self) -> set[tuple[Claim, str]]:
         """The numbers of the body, each with the words beside it."""
-        body = {i: text for i, text in self.prose().items() if self.first <= i < self.last}
-        return {
-            pair for text in body.values() for begin, end, c in claims(text) for pair in beside(text, begin, end, c)
-        }
-
-    @cached_property
-    def of_solutions(self) -> set[Claim]:
-        cells = self.solutions.cells if self.solutions else []
-        return set().union(*(cell_claims(c) for c in cells if c.cell_type == "code"))
+        body = [text for i, text in self.prose.items() if self.first <= i < self.last]
+        return set().union(*(beside(text, *found) for text in body for found in claims(text)))
 
     def faults(self, at: int, markdown: str) -> list[str]:
         """The unsupported numbers of a text that stands in place of the prose of cell `at`."""

@@ -55,7 +55,7 @@ def unfinished(page: str) -> list:
 
 @pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=unfinished(p.stem)) for p in NOTEBOOKS + SOLUTIONS])
 def test_numbers_have_a_source(path):
-    faults = {i: page(path).faults(i, text) for i, text in page(path).prose().items()}
+    faults = {i: page(path).faults(i, text) for i, text in page(path).prose.items()}
     said = [f"cell {i}: {', '.join(found)}" for i, found in faults.items() if found]
     assert not said, f"numbers without a source in the prose of {path.name}\n" + "\n".join(said)
 
@@ -64,7 +64,7 @@ def share_noticed(path: Path) -> tuple[int, int]:
     """How many of the mutants of a page are noticed, of how many."""
     noticed = [
         page(path).faults(i, mutant) != page(path).faults(i, text)
-        for i, text in page(path).prose().items()
+        for i, text in page(path).prose.items()
         for mutant in mutants(text)
     ]
     return sum(noticed), len(noticed)
@@ -83,7 +83,7 @@ def test_facts_have_a_source_and_are_quoted():
     paths = {key_of(path): path for path in NOTEBOOKS + SOLUTIONS}
     assert set(facts) <= set(paths)
     for key, entries in facts.items():
-        prose = "\n\n".join(page(paths[key]).prose().values())
+        prose = "\n\n".join(page(paths[key]).prose.values())
         for fact in entries:
             assert set(fact) == {"quote", "source"} and len(fact["source"]) > 10, fact
             words, numbers = re.findall(r"[^\W\d]{3,}", fact["quote"]), claims(fact["quote"])
@@ -157,99 +157,43 @@ def test_a_changed_number_of_readme_is_noticed(capsys):
 
 # ---- the rule itself ----------------------------------------------------------------------------
 
+CASES = read_yaml(Path(__file__).with_name("claims_cases.yml"))
 
-def small_page(prose: str, tags: tuple = (), quotes: tuple = ()) -> Page:
-    """A page with two code cells; the prose stands after the first."""
-    shown = (
-        "accuracy 98.5 %, 19 of 20 right\n33,638,218 parameters\n3.0 ± 2.1 points\nshape (500, 224, 200, 3), 7 seeds"
-    )
-    cells = [
-        v4.new_code_cell(
-            "fit(x, rate=0.005, kernel_size=5, images=60_000)", outputs=[v4.new_output("stream", text=shown)]
-        ),
-        v4.new_markdown_cell(prose),
-        v4.new_code_cell("level = 0.95"),
-        v4.new_markdown_cell("Much else."),
-        v4.new_code_cell("print(a)", outputs=[v4.new_output("stream", text="12 of them, 0.7312")]),
-    ]
+
+def small_page(tags: tuple = ()) -> Page:
+    """The page of CASES; its first cell may have tags."""
+    cells = [v4.new_code_cell(c["code"]) if "code" in c else v4.new_markdown_cell(c["prose"]) for c in CASES["page"]]
+    for cell, given in zip(cells, CASES["page"], strict=True):
+        if "prints" in given:
+            cell.outputs = [v4.new_output("stream", text=given["prints"])]
     cells[0].metadata["tags"] = list(tags)
-    return Page(v4.new_notebook(cells=cells), quotes)
+    solutions = v4.new_notebook(cells=[v4.new_code_cell("images = 33")])
+    return Page(v4.new_notebook(cells=cells), CASES["quotes"], solutions=solutions)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "98.5 % or 98.5 percent, 19 of the 20 (19/20), 33.6 million, 224×200, 5×5 of 60,000 with 0.005; 95 %",
-        "3.0 ± 2.1 points; 0.7312, which is printed further below; 7 seeds",
-        "In 2015, VGG16, top-5, table 3, `f(x, 8)`, [page](https://example.org/12345), BY-SA 3.0, Python 3.11 or 3.12",
-        "arXiv:1512.03385, Nature 521(7553), pp. 436–444, the 3s\n\n## 4 Heading\n3. third",
-        "It cost 17\nmoney.",
-    ],
-)
-def test_supported_numbers_pass(text):
-    page_ = small_page(text, quotes=["cost 17 money"])
-    assert page_.faults(1, text) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("98.6 % of them", "98.6 %"),
-        ("98.50 % of them", "98.50 %"),  # other decimals
-        ("98.5 of them", "98.5"),  # another form
-        ("0.985 of them", "0.985"),
-        ("19 of 21", "19 of 21"),
-        ("33.7 million", "33.7 million"),
-        ("33,638,219 parameters", "33,638,219"),
-        ("224×3", "224×3"),
-        ("3.0 ± 2.2 points", "3.0 ± 2.2 points"),
-        ("12 of them", "12"),  # printed, but not beside this paragraph
-        ("it took `252.5` s", "252.5"),
-        ("| 0.123 |", "0.123"),
-        ("It cost 18 money", "18"),
-        ("96 to 98.5 %", "96 %"),
-    ],
-)
-def test_unsupported_numbers_are_named(text, fault):
-    assert small_page(text, quotes=["cost 17 money"]).faults(1, text) == [fault]
+@pytest.mark.parametrize(("text", "faults"), CASES["texts"])
+def test_unsupported_numbers_are_named(text, faults):
+    assert small_page().faults(1, text) == faults
 
 
 def test_timings_are_no_source():
-    assert small_page("x", tags=["nbval-ignore-output"]).faults(1, "98.5 %, rate=0.005") == ["98.5 %"]
+    assert small_page(tags=["nbval-ignore-output"]).faults(1, "98.5 %, rate=0.005") == ["98.5 %"]
 
 
 def test_the_end_of_a_page_repeats_its_body():
-    end = "## What you can now say\n- {} seeds are seven.\n\n## Exercises\n1. Take {} images.\n\n## Where to go next"
-    notebook = v4.new_notebook(cells=[*small_page("With 7 seeds.").cells, v4.new_markdown_cell(end)])
-    solutions = v4.new_notebook(cells=[v4.new_code_cell("images = 33")])
-    page_ = Page(notebook, solutions=solutions)
-    assert page_.faults(5, end.format(7, 33)) == []
-    assert page_.faults(5, end.format(5, 34)) == ["5", "34"]
+    end = CASES["page"][-1]["prose"]
+    assert small_page().faults(5, end) == []
+    assert small_page().faults(5, end.replace("7", "5").replace("33", "34")) == ["5", "34"]
 
 
-@pytest.mark.parametrize(
-    ("entry", "is_right"),
-    [
-        ({"source": "pyproject.toml, requires-python"}, True),
-        ({"source": "?"}, False),
-        ({"key": "runs[seed=1,kind=a].accuracy", "times": 100, "format": "{:.1f} %"}, True),
-        ({"key": "runs[1].accuracy", "times": 100, "format": "{:.1f} %"}, True),
-        ({"key": ["runs[0].accuracy", "runs[1].accuracy"], "times": 100, "format": "{:.1f} to {:.1f} %"}, True),
-        ({"key": "runs[0].accuracy", "times": 100, "format": "{:.1f} %"}, False),
-        ({"key": "runs[1].accuracy", "format": "{:.3f}"}, False),
-    ],
-)
+@pytest.mark.parametrize(("entry", "is_right"), CASES["entries"])
 def test_entries_for_readme(tmp_path, entry, is_right):
-    runs = [{"seed": 0, "kind": "a", "accuracy": 0.5}, {"seed": 1, "kind": "a", "accuracy": 0.9134}]
-    (tmp_path / "r.json").write_text(json.dumps({"runs": runs}))
-    fault = fault_of({"quote": "reaches 91.3 % of them", "file": tmp_path / "r.json", **entry})
+    (tmp_path / "runs.json").write_text(json.dumps(CASES["record"]))
+    fault = fault_of({"quote": "reaches 91.3 % of them", "file": tmp_path / "runs.json", **entry})
     assert (fault == "") is is_right
 
 
 def test_numbers_of_a_readme_need_an_entry():
     entries = [{"quote": "reaches 91.3 % of"}]
     assert faults_of_readme("It\nreaches\n91.3 % of them, with VGG16.", entries) == []
-    assert faults_of_readme("It reaches 91.4 % of them.", entries) == [
-        "'reaches 91.3 % of' is not in README",
-        "91.4 has no entry",
-    ]
+    assert len(faults_of_readme("It reaches 91.4 % of them.", entries)) == 2
