@@ -28,7 +28,6 @@ ANSWERS = {
     "good": (200, CONTENT, len(CONTENT), {}),
     "no_length": (200, CONTENT, None, {}),
     "moved": (302, b"", 0, {"Location": "/good"}),
-    "circle": (302, b"", 0, {"Location": "/circle"}),
     "other": (200, b"another file", 12, {}),
     "missing": (404, b"<html>not here</html>", 21, {}),
     "cut": (200, CONTENT[:100_000], len(CONTENT), {}),
@@ -87,7 +86,6 @@ def test_whole_file(server, path, name):
 @pytest.mark.parametrize(("name", "kind", "sentence"), [
     ("other", FileError, "does not give the expected file"),
     ("missing", Unreachable, "HTTP status 404"),
-    ("circle", Unreachable, "HTTP status 302"),
     ("cut", Unreachable, "cannot be reached"),
     ("stalled", Unreachable, "cannot be reached"),
 ])  # fmt: skip
@@ -97,11 +95,6 @@ def test_nothing_is_kept_of_what_is_not_whole(server, path, name, kind, sentence
     ) as caught:
         download(f"{server.url}/{name}", path, DIGEST)
     assert type(caught.value) is kind and list(path.parent.iterdir()) == []
-
-
-def test_no_host(path):
-    with pytest.raises(Unreachable, match="cannot be reached .ConnectionError.: try again"):
-        download("http://127.0.0.1:9/weights.h5", path, DIGEST)
 
 
 def test_folder_that_cannot_be_made(server, tmp_path):
@@ -187,11 +180,11 @@ def test_too_large(server):
     assert len(fetch(f"{server.url}/no_length", 300_000, "image")) == 300_000
 
 
-@pytest.mark.parametrize("address", ["ftp://host/cat.jpg", "file:///etc/hostname"])
-def test_other_addresses_are_refused(address):
-    assert "only http:// and https:// addresses are fetched" in str(only(address)[1])
-
-
-@pytest.mark.parametrize("address", ["http://", "https://nowhere.invalid/cat.jpg", "http://[bad/x.png"])
-def test_bad_addresses(address):
-    assert "cannot be reached" in str(only(address)[1])
+@pytest.mark.parametrize(("address", "sentence"), [
+    ("ftp://host/cat.jpg", "only http:// and https:// addresses are fetched"),
+    ("file:///etc/hostname", "only http:// and https:// addresses are fetched"),
+    ("https://nowhere.invalid/cat.jpg", "cannot be reached"),
+    ("http://[bad/x.png", "cannot be reached"),
+])  # fmt: skip
+def test_bad_addresses(address, sentence):
+    assert sentence in str(only(address)[1])

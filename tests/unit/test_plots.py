@@ -43,7 +43,7 @@ def grey(value: int) -> np.ndarray:
     return np.full((4, 4, 3), value, np.uint8)
 
 
-def test_image_grid_shows_every_picture_under_its_title():
+def test_image_grid_shows_every_image_under_its_title():
     plots.image_grid(
         [grey(v) for v in (10, 20, 30)], ["a", "b", "c"], columns=2, colours=["green", "red", "k"], title="t"
     )
@@ -55,21 +55,11 @@ def test_image_grid_shows_every_picture_under_its_title():
     nothing_cut_off()
 
 
-def test_image_grid_takes_grey_pictures_and_one():
-    plots.image_grid([np.zeros((4, 4), np.uint8)], ["one"])
-    assert len(axes()) == 1
-
-
 @pytest.mark.parametrize(("images", "titles"), [([], []), ([grey(0)], []), ([grey(0)], ["a", "b"])])
 def test_image_grid_refuses_other_lengths(images, titles):
     with pytest.raises(ValueError, match="one title per image"):
         plots.image_grid(images, titles)
     assert not plt.get_fignums()
-
-
-def test_long_titles_stay_inside():
-    plots.image_grid([grey(9)] * 10, ["Egyptian cat or tabby 0.98"] * 10)
-    nothing_cut_off()
 
 
 def test_training_curves_show_all_values_from_epoch_1():
@@ -93,12 +83,6 @@ def test_training_curves_fit_the_data():
     low, high = axes()[0].get_ylim()
     assert 0.85 < low <= 0.90 and 0.96 <= high < 1.0
     assert [line.get_label() for line in axes()[0].lines] == ["training", "validation"]
-
-
-def test_training_curves_of_one_epoch_without_validation():
-    plots.training_curves({"": {"loss": [0.5]}}, metrics=("loss",))
-    (axis,) = axes()
-    assert len(axis.lines) == 1 and axis.get_title() == "Loss"
 
 
 def test_training_curves_refuse_a_metric_that_was_not_measured():
@@ -126,12 +110,6 @@ def test_confusion_matrix_of_nothing():
     assert axes()[0].get_title() == "0 of 0 right" and {t.get_text() for t in axes()[0].texts} == {"0"}
 
 
-def test_confusion_matrix_without_mistakes_and_with_long_names():
-    plots.confusion_matrix(np.arange(12), np.arange(12), [f"Egyptian_cat_{i}" for i in range(12)], title="none")
-    assert axes()[0].get_title() == "none" and axes()[0].get_xticklabels()[0].get_text() == "Egyptian cat 0"
-    nothing_cut_off()
-
-
 @pytest.mark.parametrize(
     ("true", "predicted", "message"),
     [
@@ -153,9 +131,4 @@ def test_top_k_bars():
     assert [t.get_text() for t in right.get_yticklabels()] == ["tiger cat", "tabby", "lynx"]
     assert right.yaxis_inverted() and right.get_xlabel() == "probability"
     assert [t.get_text() for t in right.texts] == ["70%", "20%", "5%"]
-    nothing_cut_off()
-
-
-def test_top_k_bars_of_a_certain_prediction_and_a_long_name():
-    plots.top_k_bars(grey(5), [("n1", "a_name_of_great_length_with_many_words", 1.0)])
     nothing_cut_off()
