@@ -1,7 +1,7 @@
 """How fast, and with how much memory: four measurements, each of them a comparison within one run on one machine.
 
     make bench                                   or, with a copy of MNIST elsewhere than in Keras's cache:
-    python notebooks/recorded/bench.py --mnist FILE
+    python experiments/bench.py --mnist FILE
 
 (a) seconds from the start of a process to 96.26 % of MNIST's official test digits: ours, and the article's recipe
     (its steps are timed here and multiplied by its own number of steps);
@@ -9,42 +9,44 @@
 (c) training on cached features against computing the frozen base anew in every pass;
 (d) seconds and peak memory against the number of images.
 
-Medians; about ten minutes on two cores that do nothing else. Writes bench.json and bench.png. Without the full MNIST
-(11 MB, fetched where that is allowed) the 5,000 embedded digits stand in, which the result then says.
+Medians; about ten minutes on two cores that do nothing else. Writes build/bench.json and a picture beside it (--record
+names another file); everything is measured anew, unless --resume keeps what an interrupted bench has measured. Without
+the full MNIST (11 MB, fetched where that is allowed) the 5,000 embedded digits stand in, which the result then says.
 """
 
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
+from collections.abc import Callable
 from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
 # isort: split
-import cv2
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import psutil
 import tensorflow as tf
 
+import lesson
 from helpers.assets import FileError
 from helpers.data import Splits, balanced_subset, mnist, mnist_full
 from helpers.features import extract
 from helpers.images import resize
-from helpers.models import article_vgg16, classifier_head, vgg16
-from training import Batches, standardised_head
+from helpers.models import classifier_head, vgg16
+from records import FOLDER, Records
+from training import Batches
 
-HERE = Path(__file__).resolve().parent
+FILE = FOLDER.parent.parent / "build" / "bench.json"
+PAGE = lesson.load("04")
 TARGET = 0.9626  # the better one of the article's two results
 ARTICLE_TRAINING, ARTICLE_TEST, ARTICLE_EPOCHS, ARTICLE_BATCH = 60_000, 10_000, 10, 64
+FULL = "MNIST, 60,000 + 10,000 digits"
 OURS_TRAINING = 1_500  # digits that our way needs to pass TARGET
 COUNTS = (1_000, 3_000, 10_000, 30_000, 60_000)
 
@@ -78,7 +80,7 @@ def ours(file: str) -> dict:
     base = vgg16("block3_pool", 28)
     features = extract(base, known.images, cache=False)
     keras.utils.set_random_seed(0)
-    head = compiled(standardised_head(features, 10))
+    head = compiled(PAGE.standardised_head(features))
     head.fit(features, known.labels, batch_size=32, epochs=15, verbose=0)
     said = head.predict(extract(base, test.images, cache=False), batch_size=500, verbose=0).argmax(1)
     return {"test_accuracy": round(float((said == test.labels).mean()), 4), "test_digits": len(test)}
@@ -87,12 +89,10 @@ def ours(file: str) -> dict:
 def article_steps() -> dict:
     """Median seconds of a training step and of a test batch of the article's recipe, base and head as one model."""
     known = mnist(28).train
-    model = article_vgg16(48)
-    for layer in model.layers:
-        if layer.name.startswith("block"):
-            layer.trainable = False
-    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    images = np.stack([cv2.resize(image, (48, 48)) for image in known.images[:ARTICLE_BATCH]])
+    model = PAGE.article_model()
+    optimizer = keras.optimizers.SGD(PAGE.article_schedule(0.05))
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    images = PAGE.enlarged(known.images[:ARTICLE_BATCH])
     labels = known.labels[:ARTICLE_BATCH]
     training = [seconds(lambda: model.train_on_batch(images, labels)) for _ in range(13)]
     testing = [seconds(lambda: model.test_on_batch(images, labels)) for _ in range(8)]
@@ -167,12 +167,12 @@ def memory(file: str, count: int) -> dict:
     start = time.perf_counter()
     features = extract(base, images)
     extracted, extraction_mb = time.perf_counter() - start, peak_mb()
-    head = compiled(standardised_head(features[:2000], 10))
+    head = compiled(PAGE.standardised_head(features[:2000]))
     head.fit(Batches(features, labels, 128), shuffle=False, epochs=12, verbose=0)
     return {
-        **{"images": len(images), "extraction_seconds": round(extracted, 1)},
+        **{"extraction_seconds": round(extracted, 1)},
         **{"seconds": round(time.perf_counter() - start, 1), "mb_before": before},
-        **{"extraction_mb": extraction_mb, "peak_mb": peak_mb()},
+        **{"extraction_mb": extraction_mb, "process_mb": peak_mb()},
     }
 
 
@@ -182,7 +182,7 @@ def memory(file: str, count: int) -> dict:
 def in_process(what: str, file: str, cache: str, *extra: str) -> tuple[float, dict]:
     """One measurement in a process of its own: (seconds from its start to its end, what it measured)."""
     command = [sys.executable, __file__, "--mnist", file, "--only", what, *extra]
-    environment = {**os.environ, "HELPERS_CACHE": cache, "HELPERS_PROGRESS": "0"}
+    environment = {**os.environ, "HELPERS_CACHE": cache, "TQDM_DISABLE": "1"}
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     spent = time.perf_counter() - start
@@ -193,35 +193,46 @@ def in_process(what: str, file: str, cache: str, *extra: str) -> tuple[float, di
     return spent, result
 
 
-def bench(file: str, cache: str) -> dict:
-    """All four measurements."""
+def to_the_articles_accuracy(file: str, cache: str) -> dict:
+    """Seconds of three processes of ours, and of the article's recipe from the steps timed in between."""
     fast = [in_process("ours", file, cache) for _ in range(3)]
     steps = in_process("article_steps", file, cache)[1]
     own = -(-ARTICLE_TRAINING // ARTICLE_BATCH), -(-ARTICLE_TEST // ARTICLE_BATCH)
     article = ARTICLE_EPOCHS * (own[0] * steps["step"] + own[1] * steps["test_step"])
     median = float(np.median([spent for spent, _ in fast]))
-    caching = [in_process("cached_or_anew", file, cache)[1] for _ in range(3)]
-    curve = []
-    for count in COUNTS:
-        with tempfile.TemporaryDirectory() as fresh:
-            curve.append(in_process("memory", file, fresh, "--count", str(count))[1])
-        if curve[-1]["images"] < count:
-            break
     return {
-        "to_the_articles_accuracy": {
-            **{"target": TARGET, "training_digits": OURS_TRAINING, **fast[0][1]},
-            **{"seconds": round(median, 1), "seconds_of_each": [round(spent, 1) for spent, _ in fast]},
-            **{"article_seconds": round(article), "article_step": round(steps["step"], 4)},
-            **{"article_test_step": round(steps["test_step"], 4)},
-            **{"article_steps": ARTICLE_EPOCHS * own[0], "article_test_steps": ARTICLE_EPOCHS * own[1]},
-            "ratio": round(article / median, 1),
-        },
-        "extraction": in_process("extraction_speed", file, cache)[1],
-        "cached_features": {
-            key: round(float(np.median([run[key] for run in caching])), 6 if key[0] == "l" else 2) for key in caching[0]
-        },
-        "memory": curve,
+        **fast[0][1],
+        **{"seconds": round(median, 1), "seconds_of_each": [round(spent, 1) for spent, _ in fast]},
+        **{"article_seconds": round(article), "article_step": round(steps["step"], 4)},
+        **{"article_test_step": round(steps["test_step"], 4)},
+        **{"article_steps": ARTICLE_EPOCHS * own[0], "article_test_steps": ARTICLE_EPOCHS * own[1]},
+        "ratio": round(article / median, 1),
     }
+
+
+def cached_features(file: str, cache: str) -> dict:
+    """Medians of three processes."""
+    runs = [in_process("cached_or_anew", file, cache)[1] for _ in range(3)]
+    return {key: round(float(np.median([run[key] for run in runs])), 6 if key[0] == "l" else 2) for key in runs[0]}
+
+
+def memory_of(file: str, count: int) -> dict:
+    with tempfile.TemporaryDirectory() as fresh:
+        return in_process("memory", file, fresh, "--count", str(count))[1]
+
+
+def bench(records: Records, file: str, data: str, cache: str) -> None:
+    """All four measurements, each recorded as it ends."""
+
+    def take(measure: Callable[[], dict], measurement: str, **settings) -> None:
+        records.run(measure, measurement=measurement, data=data, **settings)
+
+    settings = {"target": TARGET, "training_digits": OURS_TRAINING}
+    take(lambda: to_the_articles_accuracy(file, cache), "to the article's accuracy", **settings)
+    take(lambda: in_process("extraction_speed", file, cache)[1], "extraction")
+    take(lambda: cached_features(file, cache), "cached features")
+    for count in COUNTS if data == FULL else COUNTS[:2]:
+        take(lambda: memory_of(file, count), "memory", images=count)  # noqa: B023
 
 
 def picture(curve: list[dict], path: Path) -> None:
@@ -231,7 +242,7 @@ def picture(curve: list[dict], path: Path) -> None:
     left.plot(counts, [run["seconds"] for run in curve], "o-", label="extraction and 12 passes of training")
     left.plot(counts, [run["extraction_seconds"] for run in curve], "s--", label="extraction")
     left.set(title="Time", xlabel="images", ylabel="seconds", xlim=(0, None), ylim=(0, None))
-    right.plot(counts, [run["peak_mb"] for run in curve], "o-", label="process, to the end")
+    right.plot(counts, [run["process_mb"] for run in curve], "o-", label="process, to the end")
     right.plot(counts, [run["extraction_mb"] - run["mb_before"] for run in curve], "s--", label="added by extraction")
     right.axhline(2048, color="0.5", linestyle=":", label="2 GiB")
     right.set(title="Peak memory", xlabel="images", ylabel="MB", xlim=(0, None), ylim=(0, 2300))
@@ -244,6 +255,8 @@ def picture(curve: list[dict], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", default="", help="an mnist.npz; default: Keras's cache, else its download (11 MB)")
+    parser.add_argument("--record", type=Path, default=FILE, help="the file that takes the measurements")
+    parser.add_argument("--resume", action="store_true", help="keep what this file has already")
     parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -253,13 +266,13 @@ def main() -> None:
         return
     data = digits(given.mnist).train.source
     print(f"measuring on {data}: let the machine do nothing else", flush=True)
+    given.record.parent.mkdir(parents=True, exist_ok=True)
+    if not given.resume:
+        given.record.unlink(missing_ok=True)
+    records = Records(given.record, "four comparisons, each within one run on one machine", __file__)
     with tempfile.TemporaryDirectory() as cache:
-        results = bench(given.mnist, cache)
-    head = {"what": "four comparisons, each within one run on one machine", "made_by": "bench.py", "data": data}
-    head |= {"date": date.today().isoformat(), "machine": f"{psutil.cpu_count()} cores, {platform.machine()}"}
-    head["versions"] = {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__}
-    (HERE / "bench.json").write_text(json.dumps(head | results, indent=1) + "\n", encoding="utf-8")
-    picture(results["memory"], HERE / "bench.png")
+        bench(records, given.mnist, data, cache)
+    picture(records.find(measurement="memory"), given.record.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """The recorded runs of notebook 04 on all of MNIST: the article's recipe, a better frozen network, fine-tuning.
 
     make full NB=04            or, with a copy of MNIST elsewhere than in Keras's cache:
-    python notebooks/recorded/04_full_mnist.py --mnist FILE
+    python experiments/mnist_full.py --mnist FILE
 
-Each run goes into 04_full_mnist.json as it ends; trainings are kept epoch by epoch. Interrupted, even by
-kill -9, it goes on where it stopped and ends with the same numbers. Delete the JSON to make all runs anew:
-about two hours on two cores. Fine-tuning computes in bfloat16, as it was recorded: three times as fast on
-processors with AVX512-BF16 or AMX, slower than --precision float32 on all others. Runs marked "superseded" come from
-earlier recipes; they are kept, but not made any more.
+The networks are the lesson's own, from its tagged cells. Each run goes into recorded/04_full_mnist.json as it ends;
+trainings are kept epoch by epoch. Interrupted, even by kill -9, it goes on where it stopped and ends with the same
+numbers. What is recorded is not run again; --record names another file (about two hours on two cores). Fine-tuning
+computes in bfloat16, as it was recorded: three times as fast on processors with AVX512-BF16 or AMX, slower than
+--precision float32 on all others. Runs marked "superseded" come from earlier recipes; they are kept, but not made any
+more.
 """
 
 import argparse
 import base64
 from functools import cached_property
+from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
@@ -23,39 +25,47 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
-from helpers.data import mnist_full
+import lesson
+from helpers.data import ImageSet, Splits, mnist_full
 from helpers.features import extract
 from helpers.images import resize
-from helpers.models import article_vgg16, parameter_counts, vgg16
+from helpers.models import parameter_counts, vgg16
 from records import FOLDER, Records
-from training import (
-    Batches,
-    computing_in,
-    forget,
-    in_float32,
-    moved,
-    sha256_of_weights,
-    standardised_head,
-    train_by_epochs,
-)
+from training import Batches, computing_in, forget, in_float32, sha256_of_weights, train_by_epochs
 
 SEEDS = (0, 1, 2)
 FILE = FOLDER / "04_full_mnist.json"
+PAGE = lesson.load("04")
 
 
 class Digits:
-    """All of MNIST at 28 x 28, and what frozen networks say of it, computed when first asked for.
+    """All of MNIST at 28 x 28, and what frozen networks say of it, read and computed when first asked for.
 
     images, labels: the 60,000 training digits, of which the first `choosing` are trained on and the others
     validate where something is chosen. Features stay on disk (helpers.features.extract).
     """
 
+    training, choosing = 60_000, 55_000
+
     def __init__(self, file: str) -> None:
-        train, validation, self.test = mnist_full(28, file, download_allowed=True)
-        self.images = np.concatenate([train.images, validation.images])
-        self.labels = np.concatenate([train.labels, validation.labels])
-        self.choosing = len(train)
+        self.file = file
         self.after_block3: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    @cached_property
+    def splits(self) -> Splits:
+        return mnist_full(28, self.file, download_allowed=True)
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        return np.concatenate([self.splits.train.images, self.splits.validation.images])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        return np.concatenate([self.splits.train.labels, self.splits.validation.labels])
+
+    @property
+    def test(self) -> ImageSet:
+        return self.splits.test
 
     def block3(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Features after block 3 at size x size pixels, (n, size / 8, size / 8, 256): training and test digits."""
@@ -67,10 +77,8 @@ class Digits:
     @cached_property
     def block5(self) -> tuple[np.ndarray, np.ndarray]:
         """The article's base: after block 5 at 48 x 48 pixels, scaled by 1/255, (n, 1, 1, 512)."""
-        article = article_vgg16(48, "unit")
-        base = keras.Model(article.input, article.get_layer("block5_pool").output, name="article_base")
-        large = (np.stack([cv2.resize(image, (48, 48)) for image in part]) for part in (self.images, self.test.images))
-        return tuple(extract(base, part) for part in large)
+        base = PAGE.article_model().layers[0]
+        return tuple(extract(base, PAGE.enlarged(part)) for part in (self.images, self.test.images))
 
 
 def compiled(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
@@ -126,10 +134,8 @@ def article(records: Records, digits: Digits, seed: int) -> None:
     """60,000 digits, SGD 0.05 with decay 1e-5, batches of 64, 10 epochs; curves on the 10,000 test digits."""
 
     def build() -> keras.Model:
-        model = article_vgg16(48, "unit")
-        head = keras.Sequential([keras.Input((1, 1, 512)), *model.layers[-5:]], name="article_head")
-        schedule = keras.optimizers.schedules.InverseTimeDecay(0.05, decay_steps=1, decay_rate=1e-5)
-        return compiled(head, keras.optimizers.SGD(schedule))
+        head = PAGE.head_of(PAGE.article_model())
+        return compiled(head, keras.optimizers.SGD(PAGE.article_schedule(0.05)))
 
     def epoch(head: keras.Model, number: int) -> dict:
         known, test = digits.block5
@@ -140,7 +146,7 @@ def article(records: Records, digits: Digits, seed: int) -> None:
     def measure() -> dict:
         test = digits.block5[1]  # computed here, before the training sets its seed
         head, curves = train_by_epochs(f"article_{seed}", build, epoch, 10, seed)
-        parameters = parameter_counts(article_vgg16(48, "unit"))[0]
+        parameters = parameter_counts(PAGE.article_model())[0]
         result = summary(score(head, test, digits.test.labels), digits.test.labels)
         final = {"parameters": parameters, "trainable": parameter_counts(head)[1], "weights": sha256_of_weights(head)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
@@ -159,7 +165,7 @@ def trained_head(digits: Digits, size: int, hidden: int, n: int, seed: int) -> t
 
     def build() -> keras.Model:
         sample = np.random.default_rng(0).choice(digits.choosing, min(10_000, digits.choosing), replace=False)
-        head = standardised_head(known[np.sort(sample)], 10, (hidden,) if hidden else (), dropout=0.5)
+        head = PAGE.standardised_head(known[np.sort(sample)], (hidden,) if hidden else ())
         return compiled(head, keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)))
 
     def epoch(head: keras.Model, number: int) -> dict:
@@ -177,7 +183,7 @@ def frozen(records: Records, digits: Digits, hidden: int, n: int, seed: int) -> 
     def measure() -> dict:
         head, curves = trained_head(digits, 32, hidden, n, seed)
         known, test = digits.block3(32)
-        if n == len(digits.labels):
+        if n == digits.training:
             result = summary(score(head, test, digits.test.labels), digits.test.labels, digits.test.images)
         else:
             seen = score(head, known[n:], digits.labels[n:])
@@ -198,7 +204,7 @@ SIZE, FROZEN_BLOCKS, BATCH = 28, 1, 64  # edges need no correction; without them
 
 def turned(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Augmentation: up to 10 degrees, 8 % of scale and shear, and 1 of 28 pixels."""
-    return moved(images, random, degrees=10, pixels=1, stretch=0.08)
+    return PAGE.moved(images, random, degrees=10, pixels=1, stretch=0.08)
 
 
 def tunable(head: keras.Model, rate: float, steps: int, precision: str) -> keras.Model:
@@ -232,7 +238,7 @@ def rate_trial(records: Records, digits: Digits, hidden: int, rate: float, preci
 
 def tuned(records: Records, digits: Digits, hidden: int, rate: float, seed: int, epochs: int, precision: str) -> None:
     """LP-FT: blocks 2 and 3 trained on, from the teacher's weights and a head that was trained on frozen features."""
-    name, steps = f"tuned_{epochs}_{seed}", epochs * -(-len(digits.labels) // BATCH)
+    name, steps = f"tuned_{epochs}_{seed}", epochs * -(-digits.training // BATCH)
 
     def epoch(model: keras.Model, number: int) -> dict:
         batches = Batches(digits.images, digits.labels, BATCH, seed, turned)
@@ -241,14 +247,14 @@ def tuned(records: Records, digits: Digits, hidden: int, rate: float, seed: int,
         return {key: round(values[0], 4) for key, values in history.items()}
 
     def measure() -> dict:
-        head, _ = trained_head(digits, SIZE, hidden, len(digits.labels), seed)
+        head, _ = trained_head(digits, SIZE, hidden, digits.training, seed)
         model, curves = train_by_epochs(name, lambda: tunable(head, rate, steps, precision), epoch, epochs, seed)
         seen = score(in_float32(model), digits.test.images, digits.test.labels)
         result = summary(seen, digits.test.labels, digits.test.images)
         final = {"trainable": parameter_counts(model)[1], "weights": sha256_of_weights(model)}
         return final | result | {"curves": curves, "seconds": round(sum(curves["seconds"]), 1)}
 
-    settings = {"run": "fine-tuned, block 3", "rate": rate, "seed": seed, "train": len(digits.labels), "epochs": epochs}
+    settings = {"run": "fine-tuned, block 3", "rate": rate, "seed": seed, "train": digits.training, "epochs": epochs}
     records.run(measure, **settings, precision=precision)
     forget(name)
 
@@ -260,16 +266,18 @@ def main() -> None:
         "--precision", default="mixed_bfloat16", choices=("float32", "mixed_bfloat16"), help="of fine-tuning"
     )
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds of fine-tuning (1 to 3)")
+    parser.add_argument("--record", type=Path, default=FILE, help="the file that takes the runs")
     parser.add_argument("--epochs", type=int, default=12, help="passes of fine-tuning")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
-    records = Records(FILE, "VGG16 on all of MNIST: the article's recipe, frozen at block 3, and fine-tuned", __file__)
+    what = "VGG16 on all of MNIST: the article's recipe, frozen at block 3, and fine-tuned"
+    records = Records(given.record, what, __file__)
     digits = Digits(given.mnist)
     records.run(lambda: {"cut": digits.block3(32) and "block3_pool"}, run="features", images=70_000)
     choice = [frozen(records, digits, hidden, digits.choosing, 0) for hidden in (0, 512)]
     hidden = max(choice, key=lambda run: run["validation_accuracy"])["hidden"]
     for seed in SEEDS:
-        frozen(records, digits, hidden, len(digits.labels), seed)
+        frozen(records, digits, hidden, digits.training, seed)
     trials = [rate_trial(records, digits, hidden, rate, given.precision) for rate in (1e-4, 3e-4, 1e-3)]
     rate = min(trials, key=lambda run: run["validation_loss"])["rate"]
     for seed in SEEDS[: given.seeds]:
@@ -277,7 +285,7 @@ def main() -> None:
     for seed in SEEDS:
         article(records, digits, seed)
     for seed in SEEDS:
-        for n in (digits.choosing, len(digits.labels)):
+        for n in (digits.choosing, digits.training):
             forget(f"frozen_{SIZE}_{hidden}_{n}_{seed}")
 
 

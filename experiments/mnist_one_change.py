@@ -1,34 +1,35 @@
 """The recorded runs of notebook 04 on why the article's recipe ends low: one change at a time.
 
     make full NB=04            or, with a copy of MNIST elsewhere than in Keras's cache:
-    python notebooks/recorded/04_one_change.py --mnist FILE
+    python experiments/mnist_one_change.py --mnist FILE
 
 Three experiments on 4,000 or 500 of MNIST's training digits, judged on 2,000 other ones; the official test digits
-play no part. Every run goes into 04_one_change.json as it ends; interrupted, it goes on there. Delete the JSON to
-make all runs anew: about a quarter of an hour on two cores.
+play no part. The heads, the augmentation and the linear classifier are the lesson's own, from its tagged cells. Every
+run goes into recorded/04_one_change.json as it ends; interrupted, it goes on there. What is recorded is not run
+again; --record names another file: about a quarter of an hour on two cores.
 """
 
 import argparse
+from functools import cached_property
+from pathlib import Path
 
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
 # isort: split
-import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from sklearn.linear_model import RidgeClassifier
-from sklearn.preprocessing import StandardScaler
 
-from helpers.data import ImageSet, balanced_subset, mnist_full
+import lesson
+from helpers.data import ImageSet, Splits, balanced_subset, mnist_full
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import CUTS, classifier_head, vgg16
 from records import FOLDER, Records
-from training import moved, standardised_head
 
 SEEDS = (0, 1, 2)
+PAGE = lesson.load("04")
 RECIPE = {"block": 5, "size": 48, "scaling": "unit", "optimizer": "SGD", "rate": 0.05, "hidden": (4096, 4096)}
 RECIPE |= {"standardised": False, "train": 4000, "epochs": 10}
 CHANGES = {
@@ -51,26 +52,37 @@ CHANGES = {
         **{"hidden": (), "optimizer": "Adam", "rate": 1e-3},
     },
 }
+SOME = 500  # digits for the scale of the input and for augmentation
 STRENGTH = {"degrees": 10, "pixels": 2}  # of augmentation
 SCALES = {"1": 1.0, "1/16": 1 / 16, "1/255": 1 / 255, "1/1000": 1 / 1000}
 FILE = FOLDER / "04_one_change.json"
 
 
 class Digits:
-    """Training and validation digits, and their features for a block, size and scaling."""
+    """Training and validation digits, read when first asked for, and their features for a block, size and scaling."""
 
     def __init__(self, file: str) -> None:
-        train, validation, _ = mnist_full(28, file, download_allowed=True)
-        self.train, self.validation = balanced_subset(train, 400, 0), balanced_subset(validation, 200, 0)
+        self.file = file
+
+    @cached_property
+    def splits(self) -> Splits:
+        return mnist_full(28, self.file, download_allowed=True)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        return balanced_subset(self.splits.train, 400, 0)
+
+    @cached_property
+    def some(self) -> ImageSet:
+        return balanced_subset(self.train, SOME // 10, 0)
+
+    @cached_property
+    def validation(self) -> ImageSet:
+        return balanced_subset(self.splits.validation, 200, 0)
 
     def features(self, block: int, size: int, scaling: str) -> tuple[np.ndarray, np.ndarray]:
         base = vgg16(CUTS[block - 1], size, scaling)
-        return tuple(extract(base, enlarged(part, size)) for part in (self.train, self.validation))
-
-
-def enlarged(part: ImageSet, size: int) -> np.ndarray:
-    """Bilinear, as the article does it."""
-    return np.stack([cv2.resize(image, (size, size)) for image in part.images])
+        return tuple(extract(base, PAGE.enlarged(part.images, size)) for part in (self.train, self.validation))
 
 
 def head_accuracy(digits: Digits, seed: int, settings: dict) -> dict:
@@ -83,13 +95,12 @@ def head_accuracy(digits: Digits, seed: int, settings: dict) -> dict:
     )
     known, labels = known[np.sort(chosen)], digits.train.labels[np.sort(chosen)]
     if settings["standardised"]:
-        head = standardised_head(known, 10, settings["hidden"], dropout=0.5)
+        head = PAGE.standardised_head(known, settings["hidden"])
     else:
         head = classifier_head(known.shape[1:], 10, settings["hidden"], dropout=0.5)
     rate = settings["rate"]
     if settings["optimizer"] == "SGD":
-        decay = keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=1e-5)
-        optimizer = keras.optimizers.SGD(decay)
+        optimizer = keras.optimizers.SGD(PAGE.article_schedule(rate))
     else:
         optimizer = keras.optimizers.Adam(rate)
     head.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -122,20 +133,18 @@ def scaled_features(part: ImageSet, scale: float) -> np.ndarray:
 
 def scales(records: Records, digits: Digits) -> None:
     """A linear classifier on block 5, and how many of its 512 numbers take part, by the scale of the input."""
-    some = balanced_subset(digits.train, 50, 0)
     for name, scale in SCALES.items():
 
         def measure() -> dict:
-            known, new = scaled_features(some, scale), scaled_features(digits.validation, scale)  # noqa: B023
-            scaler = StandardScaler().fit(known)
-            probe = RidgeClassifier(alpha=100).fit(scaler.transform(known), some.labels)
+            known, new = scaled_features(digits.some, scale), scaled_features(digits.validation, scale)  # noqa: B023
+            right = PAGE.linear_probe(known, digits.some.labels, new, digits.validation.labels)
             return {
-                "validation": round(probe.score(scaler.transform(new), digits.validation.labels), 4),
+                "validation": round(right, 4),
                 "zeros": round(float(np.mean(known == 0)), 3),
                 "taking_part": int(np.sum(known.std(axis=0) > 1e-6)),
             }
 
-        records.run(measure, experiment="scale of the input", scale=name, train=len(some), block=5, size=32)
+        records.run(measure, experiment="scale of the input", scale=name, train=SOME, block=5, size=32)
 
 
 # --- augmentation ----------------------------------------------------------------------------------
@@ -143,8 +152,6 @@ def scales(records: Records, digits: Digits) -> None:
 
 def augmentation(records: Records, digits: Digits, seeds: tuple[int, ...], passes: int = 30) -> None:
     """A softmax layer on block 3 of 500 digits: as they are, moved anew in every pass, moved once and kept."""
-    some = balanced_subset(digits.train, 50, 0)
-    images, new = resize(some.images, 32), resize(digits.validation.images, 32)
     for seed in seeds:
         for way in ("as they are", "moved anew in every pass", "moved once, then kept"):
 
@@ -153,18 +160,19 @@ def augmentation(records: Records, digits: Digits, seeds: tuple[int, ...], passe
                 keras.utils.set_random_seed(seed)  # noqa: B023
                 random = np.random.default_rng(seed)  # noqa: B023
                 base = vgg16("block3_pool", 32)
-                seen = images if way == "as they are" else moved(images, random, **STRENGTH)  # noqa: B023
+                images, new = resize(digits.some.images, 32), resize(digits.validation.images, 32)
+                seen = images if way == "as they are" else PAGE.moved(images, random, **STRENGTH)  # noqa: B023
                 known = extract(base, seen, cache=False)
-                head = standardised_head(known, 10, dropout=0.5)
+                head = PAGE.standardised_head(known)
                 head.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
                 for number in range(passes):
                     if number and way == "moved anew in every pass":  # noqa: B023
-                        known = extract(base, moved(images, random, **STRENGTH), cache=False)
-                    head.fit(known, some.labels, batch_size=32, verbose=0)
+                        known = extract(base, PAGE.moved(images, random, **STRENGTH), cache=False)
+                    head.fit(known, digits.some.labels, batch_size=32, verbose=0)
                 said = head.predict(extract(base, new), verbose=0).argmax(1)
                 return {"validation": round(float((said == digits.validation.labels).mean()), 4)}
 
-            settings = {"experiment": "augmentation", "way": way, "seed": seed, "train": len(some), "epochs": passes}
+            settings = {"experiment": "augmentation", "way": way, "seed": seed, "train": SOME, "epochs": passes}
             settings |= {"block": 3, "size": 32} | ({} if way == "as they are" else STRENGTH)
             records.run(measure, **settings)
 
@@ -173,9 +181,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", default="", help="an mnist.npz; default: Keras's cache, else its download (11 MB)")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds for each change (1 to 3)")
+    parser.add_argument("--record", type=Path, default=FILE, help="the file that takes the runs")
     given = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
-    records = Records(FILE, "the article's recipe on 4,000 digits, one change at a time", __file__)
+    records = Records(given.record, "the article's recipe on 4,000 digits, one change at a time", __file__)
     digits, seeds = Digits(given.mnist), SEEDS[: given.seeds]
     scales(records, digits)
     augmentation(records, digits, SEEDS)

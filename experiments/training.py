@@ -1,4 +1,4 @@
-"""Trainings of the recorded programs: interrupted ones go on, pictures move, mixed precision is tested exactly."""
+"""Trainings of the recorded programs: interrupted ones go on, mixed precision is tested exactly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import filelock
 
 import helpers  # noqa: F401  (before Keras, which it quiets)
@@ -18,13 +17,9 @@ import helpers  # noqa: F401  (before Keras, which it quiets)
 # isort: split
 import keras
 import numpy as np
-from keras import layers
-from sklearn.preprocessing import StandardScaler
 
 from helpers.assets import file_digest, write_atomically
 from helpers.features import cache_folder
-from helpers.images import check_images
-from helpers.models import classifier_head
 
 # --- epochs that survive a kill ---
 
@@ -108,7 +103,7 @@ class Batches(keras.utils.PyDataset):
     inputs: (n, ...), for instance what `extract` returns, which then stays on disk; `fit` itself would
     first copy all of it into memory. The order depends on `seed` and the epoch alone, so that an
     interrupted training can go on: `start(epoch)`, then `fit(..., shuffle=False)`. change(inputs, random),
-    if given, is applied to every batch, for instance to move and turn the pictures; `random` is decided
+    if given, is applied to every batch, for instance to move and turn the images; `random` is decided
     by seed, epoch and batch.
     """
 
@@ -144,46 +139,11 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])
         inputs = self.inputs[chosen]
-        if index % 8 == 0 and self.mapped is not None:
+        if self.mapped is not None:
             self.mapped.madvise(mmap.MADV_DONTNEED)  # else all that was read would count as this process's memory
         if self.change:
             inputs = self.change(inputs, np.random.default_rng((self.seed, self.epoch, index)))
         return inputs, self.labels[chosen]
-
-
-def moved(
-    images: np.ndarray, random: np.random.Generator, degrees: float, pixels: float, stretch: float = 0.0
-) -> np.ndarray:
-    """Each image turned, stretched, sheared and shifted by a random amount of its own: augmentation.
-
-    images: uint8, (n, size, size, 3); so is the result. Up to `degrees` either way about the middle, by a factor of
-    1 - stretch to 1 + stretch along each axis, as much shear, and up to `pixels` along each axis (OpenCV's affine
-    warp, bilinear); what comes in from outside is black. Raises ValueError for other images.
-    """
-    check_images(images)
-    result = np.empty_like(images)
-    middle = np.array([images.shape[2] - 1, images.shape[1] - 1]) / 2  # OpenCV counts x before y
-    for image, out in zip(images, result, strict=True):
-        turn, shear = np.deg2rad(random.uniform(-degrees, degrees)), random.uniform(-stretch, stretch)
-        scale = random.uniform(1 - stretch, 1 + stretch, 2)
-        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ [[1, shear], [0, 1]] * scale
-        shift = middle - matrix @ middle + random.uniform(-pixels, pixels, 2)
-        cv2.warpAffine(image, np.column_stack([matrix, shift]), image.shape[1::-1], dst=out)
-    return result
-
-
-def standardised_head(
-    features: np.ndarray, classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
-) -> keras.Sequential:
-    """`classifier_head` behind a layer that brings every feature to mean 0 and standard deviation 1.
-
-    features: (n, ...), the training images' or a sample of them; features that never vary stay as they are.
-    """
-    scaler = StandardScaler().fit(features.reshape(len(features), -1))
-    head = keras.Sequential([keras.Input(features.shape[1:]), layers.Flatten()], name="standardised_head")
-    head.add(layers.Normalization(mean=scaler.mean_, variance=scaler.scale_**2))
-    head.add(classifier_head(head.output_shape[1:], classes, hidden, dropout))
-    return head
 
 
 @contextmanager

@@ -89,20 +89,6 @@ def vgg16_every_cut(
     return model, [feature_map.shape[1] for feature_map in flat]
 
 
-def article_vgg16(size: int = 48, preprocessing: str = "unit", weights: str | None = "imagenet") -> keras.Model:
-    """The article's classifier: VGG16's base, Flatten, Dense 4096 twice, Dropout 0.5, softmax over 10.
-
-    Input (n, size, size, 3), RGB, 0-255; output (n, 10). At 48 pixels it has 33,638,218 parameters,
-    of which 14,714,688 are the base's. Nothing is frozen yet.
-    """
-    base = vgg16("block5_pool", size, preprocessing, weights)
-    x = layers.Flatten(name="flatten")(base.output)
-    x = layers.Dense(4096, activation="relu", name="fc1")(x)
-    x = layers.Dense(4096, activation="relu", name="fc2")(x)
-    x = layers.Dropout(0.5, name="dropout")(x)
-    return keras.Model(base.input, layers.Dense(10, activation="softmax", name="prediction")(x), name="article_vgg16")
-
-
 # EfficientNet-Lite's stages: repeats, kernel, stride, expansion, channels. R. Liu (Google), 2020, after
 # M. Tan and Q. V. Le, 2019, without squeeze-and-excitation and with ReLU6.
 _LITE_STAGES = (

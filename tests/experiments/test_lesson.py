@@ -17,18 +17,14 @@ CELLS = [
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def written(tmp_path, monkeypatch):
     monkeypatch.setattr(lesson, "NOTEBOOKS", tmp_path)
-
-    def write(name, cells=CELLS):
-        cells = [{"metadata": {"tags": tags}, "source": source.splitlines(keepends=True)} for tags, source in cells]
-        (tmp_path / name).write_text(json.dumps({"cells": cells}))
-
-    return write
+    for name, given in (("07_x", CELLS), ("08_x", CELLS[:3]), ("09_x", CELLS[2:]), ("10_x", CELLS), ("10_y", CELLS)):
+        cells = [{"metadata": {"tags": tags}, "source": source.splitlines(keepends=True)} for tags, source in given]
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": cells}))
 
 
-def test_tagged_cells_run_in_order_with_the_given_parameters(write):
-    write("07_x.ipynb")
+def test_tagged_cells_run_in_order_with_the_given_parameters(written):
     assert lesson.load("07").twice(3.7) == 12
     loaded = lesson.load("07_x", SEED=5)
     assert loaded.twice(3.7) == 22 and loaded.RATE == 0.5
@@ -37,22 +33,17 @@ def test_tagged_cells_run_in_order_with_the_given_parameters(write):
     assert inspect.getsource(loaded.twice) == CELLS[-1][1]
 
 
-@pytest.mark.parametrize("arguments", [{"SEEDS": 1}, {"math": 1}])
-def test_unknown_parameters_are_refused(write, arguments):
-    write("07_x.ipynb")
-    with pytest.raises(LookupError, match="no parameter"):
-        lesson.load("07", **arguments)
-
-
-def test_what_is_missing_is_said(write):
-    write("07_x.ipynb", CELLS[:3])
-    with pytest.raises(LookupError, match="tag 'lesson'"):
-        lesson.load("07")
-    write("07_y.ipynb")
-    with pytest.raises(LookupError, match="2 notebooks"):
-        lesson.load("07")
-    write("08_x.ipynb", CELLS[2:])
-    with pytest.raises(LookupError, match="tag 'parameters'"):
-        lesson.load("08", SEED=1)
-    with pytest.raises(LookupError, match="0 notebooks"):
-        lesson.load("09")
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("07", {"SEEDS": 1}, "no parameter SEEDS"),
+        ("07", {"math": 1}, "no parameter math"),
+        ("08", {}, "tag 'lesson'"),
+        ("09", {"SEED": 1}, "tag 'parameters'"),
+        ("10", {}, "2 notebooks"),
+        ("11", {}, "0 notebooks"),
+    ],
+)
+def test_what_is_missing_is_said(written, name, given, said):
+    with pytest.raises(LookupError, match=said):
+        lesson.load(name, **given)

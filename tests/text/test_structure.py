@@ -40,7 +40,6 @@ NOT_YET = [
     "01_cnn_architectures",
     "02_resnet50_imagenet",
     "03_transfer_scenarios",
-    "04_vgg16_mnist",
 ]
 
 

@@ -69,13 +69,6 @@ def test_random_weights_are_not_imagenet_weights():
     assert kernel[0, 0, 0, 0] != pytest.approx(0.42947057, abs=1e-3)
 
 
-def test_article_model_has_the_articles_parameters():
-    model = models.article_vgg16()
-    for layer in model.layers:
-        layer.trainable = not layer.name.startswith("block")
-    assert models.parameter_counts(model) == (33_638_218, 18_923_530, 14_714_688)
-
-
 @pytest.mark.parametrize(("version", "numbers", "among_five"), [(0, 4_694_024, 19), (2, 6_150_168, 20)])
 def test_efficientnet_lite_recognises_the_photographs(photographs, version, numbers, among_five):
     images, labels = photographs
