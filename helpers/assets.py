@@ -116,9 +116,7 @@ def download(url: str, path: Path, digest: str) -> Path:
         try:
             pooch.retrieve(url, digest, path.name, path.parent, downloader=fetch_file)
         except ValueError:  # pooch's word for another digest
-            raise FileError(
-                f"{url} does not give the expected file ({path.name}); nothing was kept: {remedy}"
-            ) from None
+            raise FileError(f"{url} does not give the expected file; nothing was kept: {remedy}") from None
     return path
 
 
