@@ -144,3 +144,16 @@ def test_resnet50_with_wrong_content(fresh_cache):
     (fresh_cache / weights._RESNET50).write_bytes(b"something else")
     with pytest.raises(FileError, match=r"kernels.h5 is not the expected file .its md5 is \w{12}"):
         weights.resnet50()
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "stride"),
+    [(0, (4000,), (1,)), (8, (4,), (1,)), (-1, (2,), (1,)), (5, (3,), (-1,)), (0, (10**9,), (0,))],
+)
+def test_tensor_outside_its_storage_is_refused(offset, shape, stride):
+    with pytest.raises(ValueError, match="does not fit into 10 numbers"):
+        weights._tensor(np.arange(10.0), offset, shape, stride)
+
+
+def test_tensor_inside_its_storage():
+    assert weights._tensor(np.arange(10.0), 3, (2, 3), (1, 2)).tolist() == [[3, 5, 7], [4, 6, 8]]
