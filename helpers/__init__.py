@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 
 
 def _import_tensorflow_quietly() -> None:
@@ -35,4 +36,5 @@ def _import_tensorflow_quietly() -> None:
     tf.get_logger().setLevel(logging.ERROR)  # retracing notices, which carry object addresses
 
 
+warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in kernels without ipywidgets
 _import_tensorflow_quietly()
