@@ -26,8 +26,8 @@ def first_line(text) -> str:
 def figures(notebook) -> list[Image.Image]:
     """The PNG pictures among its outputs; those of cells tagged `cover` first."""
     cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
-    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    coded = [base64.b64decode(data["image/png"]) for data in outputs if "image/png" in data]
+    data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    coded = [base64.b64decode(formats["image/png"]) for formats in data if "image/png" in formats]
     return [Image.open(io.BytesIO(picture)).convert("RGB") for picture in coded]
 
 
@@ -42,11 +42,10 @@ def read_notebook(path: Path):
         print(f"{path} is left out of the pages: {first_line(error)}", flush=True)
 
 
-def stage(source: Path, out: Path, place: Path, records: dict[str, dict]) -> dict:
-    """Write the notebook at `source`, as it was last run, to `place`; returns what the index says of it, or nothing."""
-    last = out / source.name
-    fresh = last.exists() and last.stat().st_mtime >= source.stat().st_mtime
-    executed = read_notebook(last) if fresh else None
+def stage(source: Path, out: Path, folder: Path) -> dict:
+    """Write the notebook at `source`, as it was last run, to `folder`; what the index says of it, or nothing."""
+    last, place = out / source.name, folder / source.name
+    executed = last.exists() and last.stat().st_mtime >= source.stat().st_mtime and read_notebook(last)
     if not (notebook := executed or read_notebook(source)):
         return {}
     nbformat.write(notebook, place)
@@ -55,27 +54,23 @@ def stage(source: Path, out: Path, place: Path, records: dict[str, dict]) -> dic
         picture.save(place.with_suffix(".png"))
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     paragraph = re.search(r"^# .+\n+((?:[^#\n].*\n?)*)", text, re.MULTILINE)
-    about = {"name": source.stem, "paragraph": paragraph[1].strip() if paragraph else ""}
-    return about | {"run": executed and records.get(source.stem), "picture": place.with_suffix(".png").exists()}
+    about = {"name": source.stem, "executed": bool(executed), "picture": place.with_suffix(".png").exists()}
+    return about | {"paragraph": paragraph[1].strip() if paragraph else ""}
 
 
-def make_pages(series: Path, others: list[Path], out: Path, records: dict[str, dict]) -> int:
-    """Make out/html whole, or leave it as it was; returns Sphinx's exit code."""
+def make_pages(series: Path, out: Path, results: dict) -> int:
+    """Make out/html whole, or leave it as it was; returns Sphinx's exit code. results: of the last runs, by name."""
     with tempfile.TemporaryDirectory(dir=out, prefix=".pages-") as temporary:
         folder, made = Path(temporary, "source"), Path(temporary, "html")
         for name in ("notebooks", "experiments", "helpers"):  # what lessons link to
-            origin = series if name == "notebooks" else series.parent / name
-            if origin.exists():
-                shutil.copytree(origin, folder / name, ignore=shutil.ignore_patterns("*.ipynb", "[._]*"))
-        (folder / "notebooks" / "solutions").mkdir(exist_ok=True)
-        lessons, answers = (
-            [*sorted(series.glob("[0-9][0-9]_*.ipynb")), *others],
-            sorted(series.glob("solutions/*.ipynb")),
-        )
-        shown = [stage(path, out, folder / "notebooks" / path.name, records) for path in lessons]
-        solutions = [stage(path, out, folder / "notebooks" / "solutions" / path.name, records) for path in answers]
+            if (series.parent / name).exists():
+                shutil.copytree(series.parent / name, folder / name, ignore=shutil.ignore_patterns("*.ipynb", "[._]*"))
+        (folder / "notebooks/solutions").mkdir(parents=True, exist_ok=True)
+        own = [path for run in results.values() if series not in (path := Path(run.path)).parents and path.is_file()]
+        lessons = [stage(path, out, folder / "notebooks") for path in [*sorted(series.glob("[0-9]*.ipynb")), *own]]
+        answers = [stage(path, out, folder / "notebooks/solutions") for path in series.glob("solutions/*.ipynb")]
         index = Template((SITE / "index.md.j2").read_text(encoding="utf-8"), trim_blocks=True)
-        text = index.render(lessons=filter(None, shown), solutions=filter(None, solutions))
+        text = index.render(lessons=lessons, solutions=answers, results=results)
         (folder / "index.md").write_text(text, encoding="utf-8")
         options = ["-q", "-E", "-c", SITE, "-d", Path(temporary, "doctrees")]
         if code := subprocess.run([sys.executable, "-m", "sphinx", *options, folder, made]).returncode:

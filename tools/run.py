@@ -9,7 +9,6 @@ results.json, and html/index.html.
 """
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -17,8 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import date
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_origin
 
@@ -52,6 +50,9 @@ class Run:
     date: str = ""
 
 
+RESULTS = pydantic.TypeAdapter(dict[str, Run])
+
+
 # ---- notebooks and their parameters -------------------------------------------------------------
 
 
@@ -69,18 +70,10 @@ def run_cell(path: Path, tag: str, namespace: dict) -> dict:
     """The namespace after the notebook's first cell with this tag, if it has one, was run in it."""
     try:
         nbformat.validate(notebook := nbformat.read(path, as_version=4))
-    except Exception as error:
-        raise RunError(f"{path.name} is not a notebook: {first_line(error)}") from None
-    try:
         exec(next((cell.source for cell in notebook.cells if tag in cell.metadata.get("tags", [])), ""), namespace)
     except Exception as error:
         raise RunError(f"{path.stem}: {first_line(error)}") from None
     return namespace
-
-
-def parameters_of(path: Path) -> dict[str, type]:
-    """The parameters that a notebook takes: the annotated names of its cell tagged `parameters`."""
-    return run_cell(path, "parameters", {}).get("__annotations__", {})
 
 
 def checked(where: str, values: dict, known: dict[str, type], texts: bool = False) -> dict:
@@ -114,7 +107,7 @@ def plan(paths: list[Path], given: list[str], profile: str = "default") -> list[
     if wrong := [text for text in given if not re.match(r"[^\W\d]\w*=", text)]:
         raise RunError(f"Parameter {wrong[0]!r}: write NAME=VALUE.")
     texts, runs = dict(text.split("=", 1) for text in given), []
-    takes = {path: parameters_of(path) for path in paths}
+    takes = {path: run_cell(path, "parameters", {}).get("__annotations__", {}) for path in paths}
     checked(", ".join(path.stem for path in paths), texts, {name: str for known in takes.values() for name in known})
     for path, known in takes.items():
         file = path.parent / "profiles" / profile / f"{path.stem}.yaml"
@@ -134,8 +127,8 @@ def memory_of_children() -> int:
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, OSError, TypeError):
             total += process.memory_info().rss
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            largest = max(largest, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024)
+            peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+            largest = max(largest, int(peak[1]) * 1024)
     return max(total, largest) >> 20
 
 
@@ -151,66 +144,56 @@ def execute(run: Run, out: Path) -> None:
 
     source, start, over = Path(run.path), time.monotonic(), threading.Event()
     target = str(out / source.name).replace("{", "{{").replace("}", "}}")  # papermill fills in braces
-    style = {"desc": f"{source.stem:<26}", "bar_format": "{desc} {bar:24} {n_fmt}/{total_fmt} cells  {elapsed}"}
+    style = f"{source.stem:<26} {{bar:24}} {{n_fmt}}/{{total_fmt}} cells  {{elapsed}}"
+    bar = {"bar_format": style, "leave": False, "disable": None}  # on a terminal only
+    settings = {"kernel_name": "python3", "cwd": source.parent, "start_timeout": 120, "on_cell_executed": note}
+    settings["extra_arguments"] = ["--IPKernelApp.log_level=40"]  # no remarks about the transport
     threading.Thread(target=watch, daemon=True).start()
+    run.status = "failed"
     try:
-        papermill.execute_notebook(
-            source, target, run.parameters, kernel_name="python3", cwd=source.parent, start_timeout=120,
-            progress_bar=style | {"leave": False, "disable": None}, on_cell_executed=note,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no remarks about the transport
-        )  # fmt: skip
+        papermill.execute_notebook(source, target, run.parameters, progress_bar=bar, **settings)
         run.status = "ok"
     except KeyboardInterrupt:
         run.status = "interrupted"
     except papermill.PapermillExecutionError as error:
-        run.status, run.error = "failed", f"cell [{error.exec_count}]: {error.ename}: {first_line(error.evalue)}"
+        run.error = f"cell [{error.exec_count}]: {error.ename}: {first_line(error.evalue)}"
     except DeadKernelError:
-        has = psutil.virtual_memory().total >> 20
-        run.error = f"the kernel died, most often for lack of memory: it had used {run.peak_mb} of {has} MB"
+        used = f"{run.peak_mb} MB of this machine's {psutil.virtual_memory().total >> 20} MB"
+        run.error = f"the kernel died, most often for lack of memory: it had used {used}"
     except Exception as error:
         run.error = f"{type(error).__name__}: {first_line(error)}"
     over.set()
-    run.status = "failed" if run.error else run.status
-    run.seconds, run.date = round(time.monotonic() - start, 1), date.today().isoformat()
+    run.seconds, run.date = round(time.monotonic() - start, 1), time.strftime("%Y-%m-%d")
 
 
-def read_results(out: Path) -> dict[str, dict]:
-    """How the last run of every notebook went, from results.json. If that is damaged: nothing, and a line."""
+def read_results(path: Path) -> dict[str, Run]:
+    """How the last run of every notebook went, by its name. Of a damaged file: nothing, and a line."""
     try:
-        text = (out / "results.json").read_text(encoding="utf-8")
-        return {name: asdict(Run(**record)) for name, record in json.loads(text).items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        print(f"results.json is damaged and made anew: {first_line(error)}", flush=True)
+        return RESULTS.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        if path.exists():
+            print(f"{path} is damaged and made anew: {first_line(error)}", flush=True)
         return {}
 
 
-def write(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+def run_all(runs: list[Run], out: Path, results: dict[str, Run]) -> None:
+    """Run the notebooks one after the other, and note each in `results` and in results.json.
 
-
-def run_all(runs: list[Run], out: Path, records: dict[str, dict]) -> None:
-    """Run the notebooks one after the other, and note each in `records` and in results.json.
-
-    Prints a table that grows by a line for each. Only Ctrl-C ends it early, which is raised when the table is whole.
+    Prints a table that grows by a line for each. Only Ctrl-C ends it early.
     """
     if runs:
         print(f"{'notebook':<26}  {'status':<11}  {'seconds':>7}  {'peak MB':>7}", flush=True)
     for run in runs:
-        name = Path(run.path).stem
-        if all(earlier.status != "interrupted" for earlier in runs):
-            execute(run, out)
-            records[name] = asdict(run)
-            write(out / "results.json", json.dumps(records, indent=1))
+        name, new = Path(run.path).stem, out / "results.json.new"  # whole, before it gets its name
+        execute(run, out)
+        results[name] = run
+        new.write_bytes(RESULTS.dump_json(results, indent=1))
+        new.replace(out / "results.json")
         print(f"{name:<26}  {run.status:<11}  {run.seconds:7.0f}  {run.peak_mb:7d}", flush=True)
         if run.error:
             print(f"      {run.error}\n      what it did until then: {out / name}.ipynb", flush=True)
-    if any(run.status == "interrupted" for run in runs):
-        raise KeyboardInterrupt
+        if run.status == "interrupted":
+            raise KeyboardInterrupt
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
@@ -232,22 +215,17 @@ def main(arguments: list[str] | None = None) -> int:
         runs = [] if chosen.html_only else plan(paths, chosen.p, chosen.profile)
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock").acquire(timeout=0):
-            records = read_results(out)
-            run_all(runs, out, records)
-            others = [path for record in records.values() if series not in (path := Path(record["path"])).parents]
-            failed = make_pages(series, [path for path in others if path.is_file()], out, records)
-    except (RunError, Timeout) as error:
-        locked = f"Another run writes to {out}: wait for it, or choose another folder with --out."
-        print(f"error: {error if isinstance(error, RunError) else locked}", file=sys.stderr)
+            results = read_results(out / "results.json")
+            run_all(runs, out, results)
+            return int(make_pages(series, out, results) != 0 or any(run.status != "ok" for run in runs))
+    except (RunError, Timeout, OSError) as error:
+        busy = f"another run writes to {out}: wait for it, or choose another folder with --out"
+        print(f"error: {busy if isinstance(error, Timeout) else error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}. Is there room, and may you write there?", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         left = " ".join(Path(run.path).stem for run in runs if run.status != "ok")
         print(f'Interrupted. What is finished is kept; go on with NB="{left}" (and the same PARAMS).')
         return 130
-    return int(failed != 0 or any(run.status != "ok" for run in runs))
 
 
 if __name__ == "__main__":

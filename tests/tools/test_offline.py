@@ -1,5 +1,6 @@
 """`make test` runs everything with the network cut off. Here: that it really is."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -9,18 +10,13 @@ from pathlib import Path
 import pytest
 
 OFFLINE = Path(__file__).resolve().parents[1] / "offline.py"
-# Addresses outside by number, so that a missing name service alone cannot pass for a cut network; a server inside.
+# An address outside by number, so that a missing name service alone cannot pass for a cut network; a server inside.
 PROBE = """
 import socket, sys
-for address in [("192.0.2.1", 80), ("1.1.1.1", 443), ("2606:4700:4700::1111", 443)]:
-    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as outside:
+for family, address in (socket.AF_INET, "1.1.1.1"), (socket.AF_INET6, "2606:4700:4700::1111"):
+    with socket.socket(family) as outside:
         outside.settimeout(5)
-        try:
-            outside.connect(address)
-        except TimeoutError:
-            sys.exit(f"{address[0]} was tried: nothing stops the connection")
-        except OSError as error:
-            print("refused:", error)
+        print(outside.connect_ex((address, 443)))
 with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 5) as client:
     server.accept()[0].sendall(b"loopback works")
     print(client.recv(100).decode())
@@ -34,7 +30,8 @@ def test_outside_is_cut_off_and_loopback_works():
     if "not cut off" in result.stdout:
         pytest.skip(result.stdout.splitlines()[0])
     assert result.returncode == 7, result.stderr
-    assert result.stdout.count("refused:") == 3 and "loopback works" in result.stdout
+    unreachable = str(errno.ENETUNREACH)
+    assert result.stdout.splitlines()[1:] == [unreachable, unreachable, "loopback works"]
 
 
 def test_this_run_is_cut_off_if_it_says_so():

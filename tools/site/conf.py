@@ -5,15 +5,15 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 project = html_title = "CNNs and transfer learning"
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx_design"]
-nb_execution_mode, nb_merge_streams = "off", True
-nb_ipywidgets_js = {}  # would come from the network
+nb_execution_mode, nb_merge_streams, nb_ipywidgets_js = "off", True, {}  # widgets would load from the network
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
-myst_heading_anchors = 4
-suppress_warnings = ["myst.header", "mystnb.mime_priority"]
+myst_heading_anchors, suppress_warnings = 4, ["myst.header", "mystnb.mime_priority"]
 html_theme, html_math_renderer = "sphinx_book_theme", "mathml"
 html_static_path, html_css_files = ["static"], ["site.css"]
-html_show_copyright = html_show_sphinx = html_copy_source = False
+html_show_copyright = html_show_sphinx = html_copy_source = html_show_search_summary = False
+html_sidebars = {"**": ["sbt-sidebar-nav"]}
 html_theme_options = {"home_page_in_toc": True, "use_download_button": False, "show_toc_level": 2}
+html_theme_options["navbar_start"] = ["navbar-logo"]
 
 
 def formula(translator, node):
