@@ -86,14 +86,10 @@ def test_wrong_types_values_and_names_are_refused(folder, given):
 
 
 def test_the_sentence_for_a_wrong_name_and_for_a_wrong_value(folder):
-    with pytest.raises(run.RunError) as error:
+    with pytest.raises(run.RunError, match=r"^01_one: unknown parameter EPOCH\. There are: EPOCHS, RATE, AUGMENT, "):
         values(folder, "EPOCH=3")
-    assert str(error.value) == (
-        "01_one: unknown parameter EPOCH. There are: EPOCHS, RATE, AUGMENT, IMAGE, SEEDS, NAMES."
-    )
-    with pytest.raises(run.RunError) as error:
+    with pytest.raises(run.RunError, match="^01_one: EPOCHS = 0: 1 to 100 passes$"):
         values(folder, "EPOCHS=0")
-    assert str(error.value) == "01_one: EPOCHS = 0: 1 to 100 passes"
 
 
 def test_a_parameter_goes_to_the_notebooks_that_take_it(folder):

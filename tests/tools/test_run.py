@@ -69,9 +69,8 @@ def test_memory_is_measured_and_the_runner_needs_little(series):
     """A block that is touched and freed within a cell is seen, in the kernel and in its child."""
     block = "block = b'x' * 400_000_000\ndel block"
     parent = "import psutil\nprint(psutil.Process().parent().memory_info().rss >> 20)"
-    child = (
-        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {block[:-9] + 'import time; time.sleep(2)'!r}])"
-    )
+    slow = block.replace("del block", "import time; time.sleep(2)")
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {slow!r}])"
     write_notebook(series / "01_big.ipynb", block, parent)
     write_notebook(series / "02_child.ipynb", child)
     assert ran(series).returncode == 0
@@ -104,11 +103,11 @@ def test_progress_bar_on_a_terminal(series):
     import pty
     import termios
 
-    write_notebook(series / "01_one.ipynb", "import time\ntime.sleep(1)")
+    write_notebook(series / "01_one.ipynb")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 100))
     assert subprocess.run(command(series), stdout=subprocess.DEVNULL, stderr=theirs).returncode == 0
-    assert re.search(r"01_one .* 3/4 cells", os.read(ours, 65536).decode())
+    assert re.search(r"01_one .* [1-3]/3 cells", os.read(ours, 65536).decode())
 
 
 def test_a_folder_that_is_busy_or_cannot_be_written(series):
