@@ -32,5 +32,5 @@ def write_notebook(path: Path, *cells, parameters: str = PARAMETERS, check: str 
 
 
 def printed_by(path: Path) -> str:
-    notebook = nbformat.read(path, as_version=4)
-    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
