@@ -52,7 +52,6 @@ def fresh(page):
     weights, seed = article.get_weights(), article.get_layer("dropout").seed_generator.state.numpy()
 
     def restore():
-        article.layers[0].trainable = False
         article.set_weights(weights)
         article.get_layer("dropout").seed_generator.state.assign(seed)
         return article
@@ -89,6 +88,7 @@ def test_training_changes_the_head_and_nothing_else(page, fresh, digits):
     model = fresh()
     model.layers[0].trainable = True
     assert len(train(page, model, *digits)) == 13 + 3, "without freezing, every layer moves"
+    model.layers[0].trainable = False
 
 
 def test_the_head_on_features_is_the_article_on_images(page, fresh, digits):

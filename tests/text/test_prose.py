@@ -23,8 +23,6 @@ NOT_YET = [
     "01_cnn_architectures_solutions",
     "02_resnet50_imagenet",
     "03_transfer_scenarios",
-    "04_vgg16_mnist",
-    "04_vgg16_mnist_solutions",
     "README",
 ]
 
