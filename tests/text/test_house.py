@@ -20,7 +20,7 @@ ORDER = [
     "advice",
 ]  # each imports earlier ones only
 OURS = {"helpers", "experiments", "tools"}
-NOT_YET = ["helpers", "tools", "tests"]  # what is still above its limit; the aim is an empty list
+NOT_YET = ["helpers", "tests"]  # what is still above its limit; the aim is an empty list
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

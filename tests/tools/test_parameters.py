@@ -85,13 +85,6 @@ def test_wrong_types_values_and_names_are_refused(folder, given):
         values(folder, given)
 
 
-def test_the_sentence_for_a_wrong_name_and_for_a_wrong_value(folder):
-    with pytest.raises(run.RunError, match=r"^01_one: unknown parameter EPOCH\. There are: EPOCHS, RATE, AUGMENT, "):
-        values(folder, "EPOCH=3")
-    with pytest.raises(run.RunError, match="^01_one: EPOCHS = 0: 1 to 100 passes$"):
-        values(folder, "EPOCHS=0")
-
-
 def test_a_parameter_goes_to_the_notebooks_that_take_it(folder):
     one, two = run.plan(run.find_notebooks(folder, []), ["EPOCHS=3", "SIZE=48"])
     assert (one.parameters, two.parameters) == ({"EPOCHS": 3}, {"EPOCHS": 3, "SIZE": 48})
@@ -130,8 +123,6 @@ def test_which_notebooks(folder):
     assert run.find_notebooks(folder, ["02", "1", "01_one", "01_one.ipynb", str(other)]) == [two, one, other]
     with pytest.raises(run.RunError, match=r"no notebook 07\. There are: 01_one, 02_two"):
         run.find_notebooks(folder, ["07"])
-    with pytest.raises(run.RunError, match="There are: none"):
-        run.find_notebooks(folder / "profiles", [])
 
 
 @pytest.mark.parametrize("content", ["", "not JSON {", "[]", "{}", '{"cells": 3, "nbformat": 4, "metadata": {}}'])
@@ -140,4 +131,5 @@ def test_nothing_is_run_or_written_when_one_of_many_is_wrong(folder, capsys, con
     assert run.main([*arguments, "-p", "EPOCHS=0"]) == 2
     (folder / "02_two.ipynb").write_text(content)
     assert run.main(arguments) == 2
-    assert "error: 02_two: " in capsys.readouterr().err and not (folder / "out").exists()
+    assert not (folder / "out").exists()
+    assert capsys.readouterr().err.startswith("error: 01_one: EPOCHS = 0: 1 to 100 passes\nerror: 02_two: ")
