@@ -77,7 +77,7 @@ def test_values_take_the_declared_type(folder):
 
 @pytest.mark.parametrize(
     "given",
-    ["EPOCHS=abc", "EPOCHS=1.5", "EPOCHS=", "EPOCHS=True", "RATE=fast", "RATE=nan", "RATE=inf", "AUGMENT=maybe",
+    ["EPOCHS=abc", "EPOCHS=1.5", "EPOCHS=", "EPOCHS=True", "RATE=fast", "SHIFT=nan", "SHIFT=inf", "AUGMENT=maybe",
      "SEEDS=a", "SEEDS=", "SEEDS=[1, [2.5]]", "SEEDS=1.5", "EPOCHS=0", "RATE=1", "EPOCH=3", "EPOCHS", "=3"],
 )  # fmt: skip
 def test_wrong_types_values_and_names_are_refused(folder, given):

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def series(tmp_path):
-    (tmp_path / "notebooks").mkdir()
+def series(tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
     return tmp_path / "notebooks"
 
 

@@ -9,7 +9,7 @@ PARAMETERS = """EPOCHS: int = 2  # passes over the training data
 RATE: float = 0.1  # learning rate
 AUGMENT: bool = False  # whether to shift the images
 IMAGE: str = ""  # an image of your own
-SEEDS: list[int] = [0]  # one run for each
+SEEDS: list[int] = [0]; SHIFT: float = 0.0
 NAMES: list[str] = ["a"]  # labels"""
 CHECK = """if not 1 <= EPOCHS <= 100:
     raise ValueError(f"EPOCHS = {EPOCHS}: 1 to 100 passes")
