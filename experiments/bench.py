@@ -35,10 +35,11 @@ import tensorflow as tf
 
 import lesson
 from helpers.assets import FileError
-from helpers.data import Splits, balanced_subset, mnist, mnist_full
+from helpers.data import Splits, balanced_subset, mnist
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import classifier_head, vgg16
+from mnist_data import mnist_full
 from records import FOLDER, Records
 from training import Batches
 

@@ -26,9 +26,10 @@ import numpy as np
 import tensorflow as tf
 
 import lesson
-from helpers.data import ImageSet, mnist_full
+from helpers.data import ImageSet
 from helpers.features import extract
 from helpers.models import CUTS, classifier_head, parameter_counts, vgg16
+from mnist_data import mnist_full
 from records import FOLDER, Records
 from training import Batches, forget, sha256_of_weights, train_by_epochs
 

@@ -26,10 +26,11 @@ import tensorflow as tf
 from sklearn.metrics import confusion_matrix
 
 import lesson
-from helpers.data import ImageSet, Splits, mnist_full
+from helpers.data import ImageSet, Splits
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import parameter_counts, vgg16
+from mnist_data import mnist_full
 from records import FOLDER, Records
 from training import Batches, computing_in, forget, in_float32, sha256_of_weights, train_by_epochs
 

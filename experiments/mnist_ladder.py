@@ -30,10 +30,11 @@ from keras import layers
 
 import lesson
 from helpers.assets import atomic_path
-from helpers.data import ImageSet, balanced_subset, mnist_full
+from helpers.data import ImageSet, balanced_subset
 from helpers.features import cache_folder, extract
 from helpers.images import resize
 from helpers.models import parameter_counts, vgg16
+from mnist_data import mnist_full
 from records import FOLDER, Records
 from training import Batches, forget, train_by_epochs
 

@@ -22,10 +22,11 @@ import tensorflow as tf
 from keras import layers
 
 import lesson
-from helpers.data import ImageSet, Splits, balanced_subset, mnist_full
+from helpers.data import ImageSet, Splits, balanced_subset
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import CUTS, classifier_head, vgg16
+from mnist_data import mnist_full
 from records import FOLDER, Records
 
 SEEDS = (0, 1, 2)

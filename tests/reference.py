@@ -20,7 +20,6 @@ REFERENCE_ENV = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "CUDA_VISIBLE_DEVICES": "-1",
     "TQDM_DISABLE": "1",
-    "HELPERS_PROGRESS": "0",
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one of the user's
 }
 

@@ -1,0 +1,44 @@
+"""All of MNIST: read, checked and divided, on small stand-ins for the official file."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import mnist_data
+from helpers.assets import FileError
+from helpers.images import resize
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A file with the right names but other digits, and its arrays."""
+    random = np.random.default_rng(0)
+    images = {f"x_{part}": random.integers(0, 256, (n, 28, 28), np.uint8) for part, n in (("train", 6000), ("test", 9))}
+    labels = {f"y_{part}": np.arange(n, dtype=np.uint8) % 10 for part, n in (("train", 6000), ("test", 9))}
+    np.savez_compressed(tmp_path / "m.npz", **images, **labels)
+    return tmp_path / "m.npz", [(images | labels)[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+
+
+def test_full_mnist_from_a_file(stand_in, monkeypatch):
+    """The digest of the stand-in is declared; the division is the one that all records were made with."""
+    file, arrays = stand_in
+    monkeypatch.setattr(mnist_data, "ARRAYS", hashlib.sha256(b"".join(arrays)).hexdigest())
+    splits = mnist_data.mnist_full(size=32, path=str(file))
+    assert [len(part) for part in splits] == [1000, 5000, 9]
+    assert list(np.bincount(splits.validation.labels)) == [500] * 10
+    found = [hashlib.sha256(part.images.tobytes() + part.labels.tobytes()).hexdigest()[:12] for part in splits]
+    assert found == ["99650266ea16", "8afdb49982e8", "329867180c35"]
+    assert len({image.tobytes() for part in splits for image in part.images}) == 6009, "no digit is in two parts"
+    assert np.array_equal(splits.test.images[3], resize(np.repeat(arrays[2][3][..., None], 3, -1), 32))
+
+
+@pytest.mark.parametrize(("damage", "sentence"), [
+    (lambda file: None, "m.npz differs from the official MNIST"),
+    (lambda file: file.write_bytes(file.read_bytes()[:999]), "m.npz is not a whole mnist.npz"),
+    (lambda file: file.unlink(), "m.npz does not exist: give the path of an mnist.npz, or allow its download"),
+])  # fmt: skip
+def test_full_mnist_of_a_wrong_file(stand_in, damage, sentence):
+    damage(stand_in[0])
+    with pytest.raises(FileError, match=sentence):
+        mnist_data.mnist_full(path=str(stand_in[0]))
