@@ -5,7 +5,6 @@ No code of the packages that carry the files is run.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pooch
 import requests
 import urllib3
 import yaml
+from pooch import file_hash as file_digest  # hexadecimal, of the file at a path; SHA-256 unless told otherwise
 
 SILENCE_S = 10  # a host that sends nothing for so long is given up
 
@@ -60,12 +60,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` (str as UTF-8) to `path`: a reader finds the old file or the new one, never half of one."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal digest of the file at `path`, read in blocks."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def verify(path: Path, digest: str, remedy: str) -> Path:

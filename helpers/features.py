@@ -25,7 +25,8 @@ from tqdm import tqdm
 from helpers.assets import write_atomically
 from helpers.images import check_images
 
-CHUNK = 256  # images that are computed, and in several processes handed over, at a time
+CHUNK = 256  # images that are computed, and in several processes handed over, at a time: whole batches
+BATCH = 32
 
 
 def cache_folder() -> Path:
@@ -33,7 +34,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HELPERS_CACHE") or platformdirs.user_cache_path("transfer-learning-notebooks"))
 
 
-def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache: bool = True) -> np.ndarray:
+def extract(model: keras.Model, images: np.ndarray, cache: bool = True) -> np.ndarray:
     """Features of `images` at the output of `model`, in inference mode.
 
     images: uint8, (n, height, width, 3), RGB, 0-255. Returns float32, (n, *model.output_shape[1:]).
@@ -48,17 +49,15 @@ def extract(model: keras.Model, images: np.ndarray, batch_size: int = 32, cache:
     expected = tuple(model.input_shape[1:])
     if images.shape[1:] != expected:
         raise ValueError(f"the model takes images of shape {expected}, not {images.shape[1:]}: use images.resize")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if cache and len(images):
         try:
-            return _from_folder(model, images, batch_size)
+            return _from_folder(model, images)
         except OSError as error:
             print(f"features are not cached in {cache_folder()}: {error.strerror or error}", file=sys.stderr)
-    return _compute(model, images, batch_size)
+    return _compute(model, images)
 
 
-def _from_folder(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+def _from_folder(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """The features by way of the cache, under a lock of their own. Raises OSError where it cannot be used."""
     shape = (len(images), *model.output_shape[1:])
     name = re.sub(r"_\d+$", "", model.name)  # without Keras's running number
@@ -68,7 +67,7 @@ def _from_folder(model: keras.Model, images: np.ndarray, batch_size: int) -> np.
     with filelock.FileLock(path.with_suffix(".lock")):
         if not _is_whole(path, _header(shape), shape):
             folder.mkdir(exist_ok=True)
-            files = _compute_chunks(model, images, batch_size, folder)
+            files = _compute_chunks(model, images, folder)
             with open(folder / "joined", "wb") as joined:
                 joined.write(_header(shape))
                 for file in files:
@@ -93,10 +92,9 @@ def _is_whole(path: Path, header: bytes, shape: tuple[int, ...]) -> bool:
         return file.read(len(header)) == header
 
 
-def _compute_chunks(model: keras.Model, images: np.ndarray, batch_size: int, folder: Path) -> list[Path]:
+def _compute_chunks(model: keras.Model, images: np.ndarray, folder: Path) -> list[Path]:
     """One file of raw float32 numbers per chunk, in order; those that are there already are kept."""
-    step = max(1, CHUNK // batch_size) * batch_size  # whole batches: the same as without chunks
-    chunks = {folder / f"{start}-{step}": images[start : start + step] for start in range(0, len(images), step)}
+    chunks = {folder / f"{i}-{CHUNK}": images[i : i + CHUNK] for i in range(0, len(images), CHUNK)}
     shape = model.output_shape[1:]
     missing = [file for file, chunk in chunks.items() if not _is_whole(file, b"", (len(chunk), *shape))]
     workers, network = joblib.effective_n_jobs(None), model
@@ -104,17 +102,17 @@ def _compute_chunks(model: keras.Model, images: np.ndarray, batch_size: int, fol
         network = folder / f"{os.getpid()}.keras"
         model.save(network)
     threads = max(1, joblib.cpu_count() // workers)
-    tasks = (joblib.delayed(_write_chunk)(network, threads, chunks[file], batch_size, file) for file in missing)
+    tasks = (joblib.delayed(_write_chunk)(network, threads, chunks[file], file) for file in missing)
     done = joblib.Parallel(return_as="generator_unordered", max_nbytes=None)(tasks)
     for _ in tqdm(done, desc=model.name, total=len(missing), unit="chunk", leave=False):
         pass
     return list(chunks)
 
 
-def _write_chunk(network: keras.Model | Path, threads: int, images: np.ndarray, batch_size: int, file: Path) -> None:
+def _write_chunk(network: keras.Model | Path, threads: int, images: np.ndarray, file: Path) -> None:
     """Write the features of `images` to `file`."""
     model = _loaded(network, threads) if isinstance(network, Path) else network
-    write_atomically(file, _compute(model, images, batch_size).tobytes())
+    write_atomically(file, _compute(model, images).tobytes())
 
 
 @lru_cache(maxsize=1)
@@ -125,11 +123,11 @@ def _loaded(file: Path, threads: int) -> keras.Model:
     return keras.models.load_model(file, compile=False)
 
 
-def _compute(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+def _compute(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Features of `images`, batch by batch."""
     features = np.empty((len(images), *model.output_shape[1:]), np.float32)
-    for start in range(0, len(images), batch_size):
-        batch = slice(start, start + batch_size)
+    for start in range(0, len(images), BATCH):
+        batch = slice(start, start + BATCH)
         features[batch] = model.predict_on_batch(images[batch])
     return features
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+from keras import KerasTensor as Tensor
 from keras import layers
 
 from helpers import weights as weight_files
@@ -26,7 +27,7 @@ CUTS = tuple(f"block{block}_pool" for block in range(1, len(VGG16_BLOCKS) + 1))
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
-def vgg16_preprocessing(images: keras.KerasTensor, mode: str) -> keras.KerasTensor:
+def vgg16_preprocessing(images: Tensor, mode: str) -> Tensor:
     """RGB images, 0-255, as VGG16 wants them.
 
     mode "imagenet": BGR minus ImageNet's mean, with which VGG16 was trained. "unit": RGB / 255, which
@@ -42,9 +43,7 @@ def vgg16_preprocessing(images: keras.KerasTensor, mode: str) -> keras.KerasTens
     raise ValueError(f"unknown preprocessing {mode!r}: choose 'imagenet', 'unit' or 'none'")
 
 
-def vgg16(
-    cut: str = "block5_pool", size: int = 224, preprocessing: str = "imagenet", weights: str | None = "imagenet"
-) -> keras.Model:
+def vgg16(cut="block5_pool", size: int = 224, preprocessing="imagenet", weights="imagenet") -> keras.Model:
     """VGG16's convolutional base up to the pooling layer `cut`, for images of size x size pixels.
 
     Input (n, size, size, 3), RGB, 0-255; output (n, size / 2^b, size / 2^b, channels) after block b.
@@ -73,9 +72,7 @@ def vgg16(
     return model
 
 
-def vgg16_every_cut(
-    size: int, preprocessing: str = "imagenet", weights: str | None = "imagenet"
-) -> tuple[keras.Model, list[int]]:
+def vgg16_every_cut(size: int, preprocessing="imagenet", weights="imagenet") -> tuple[keras.Model, list[int]]:
     """VGG16 whose output is its five feature maps, each flattened, side by side; and the width of each.
 
     Arguments and errors as of `vgg16`, with at least 32 pixels. The first block's map is averaged over
@@ -104,11 +101,7 @@ def efficientnet_lite0(size: int = 224, **options) -> keras.Model:
 
 
 def efficientnet_lite(
-    version: int,
-    size: int = 224,
-    preprocessing: str = "imagenet",
-    weights: str | None = "imagenet",
-    include_top: bool = True,
+    version: int, size: int = 224, preprocessing="imagenet", weights: str | None = "imagenet", include_top: bool = True
 ) -> keras.Model:
     """EfficientNet-Lite0 or -Lite2: input (n, size, size, 3), RGB, 0-255; output (n, 1000) probabilities.
 
@@ -147,18 +140,14 @@ def efficientnet_lite(
     return model
 
 
-def _conv_bn(
-    x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str, relu: bool = True
-) -> keras.KerasTensor:
+def _conv_bn(x: Tensor, channels: int, kernel: int, stride: int, name: str, relu: bool = True) -> Tensor:
     """Convolution without bias, BatchNorm and, unless it is a projection, ReLU6."""
     x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
 
-def _inverted_residual(
-    x: keras.KerasTensor, kernel: int, stride: int, expansion: int, channels: int, name: str
-) -> keras.KerasTensor:
+def _inverted_residual(x: Tensor, kernel: int, stride: int, expansion: int, channels: int, name: str) -> Tensor:
     """MobileNetV2's block: widen with 1x1, filter each channel, project with 1x1, add the input."""
     shortcut = x
     if expansion > 1:
@@ -220,20 +209,15 @@ def beside_published(classify: Callable[[np.ndarray], np.ndarray]) -> list[tuple
     return rows
 
 
-def classifier_head(
-    input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
-) -> keras.Sequential:
+def classifier_head(input_shape: tuple, classes: int, hidden: tuple = (), dropout: float = 0) -> keras.Sequential:
     """A classifier for features of `input_shape` (without the batch axis): softmax over `classes`.
 
     Flattens, then one ReLU layer per entry of `hidden`, dropout, and the softmax layer.
     """
-    head = keras.Sequential([keras.Input(input_shape), layers.Flatten()], name="head")
-    for units in hidden:
-        head.add(layers.Dense(units, activation="relu"))
-    if dropout:
-        head.add(layers.Dropout(dropout))
-    head.add(layers.Dense(classes, activation="softmax"))
-    return head
+    between = [layers.Dense(units, activation="relu") for units in hidden]
+    between += [layers.Dropout(dropout)] if dropout else []
+    softmax = layers.Dense(classes, activation="softmax")
+    return keras.Sequential([keras.Input(input_shape), layers.Flatten(), *between, softmax], name="head")
 
 
 def decode_predictions(probabilities: np.ndarray, top: int = 5) -> list[list[tuple[str, str, float]]]:
@@ -254,10 +238,8 @@ def decode_predictions(probabilities: np.ndarray, top: int = 5) -> list[list[tup
 
 def parameter_counts(model: keras.Model) -> tuple[int, int, int]:
     """Numbers in the weights of `model`: (all, trainable, frozen), as in its summary."""
-    trainable, frozen = (
-        sum(int(np.prod(w.shape)) for w in group) for group in (model.trainable_weights, model.non_trainable_weights)
-    )
-    return trainable + frozen, trainable, frozen
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    return model.count_params(), trainable, model.count_params() - trainable
 
 
 def main() -> int:

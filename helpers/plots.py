@@ -8,16 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.metrics import confusion_matrix as count_confusions
 
 
-def image_grid(
-    images: Sequence[np.ndarray],
-    titles: Sequence[str],
-    columns: int = 5,
-    colours: Sequence[str] | None = None,
-    title: str = "",
-) -> None:
-    """Images side by side, each under its title; `colours` are title colours, for instance right or wrong.
+def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns=5, colours=None, title: str = "") -> None:
+    """Images in rows of `columns`, each under its title; `colours`, one per title, may say what is right or wrong.
 
     images: each (h, w, 3) uint8 or (h, w) grey. Raises ValueError when the lengths differ or are 0.
     """
@@ -34,9 +29,7 @@ def image_grid(
     figure.suptitle(title)
 
 
-def training_curves(
-    histories: Mapping[str, Mapping[str, Sequence[float]]], metrics: Sequence[str] = ("accuracy", "loss")
-) -> None:
+def training_curves(histories: Mapping[str, Mapping], metrics: Sequence[str] = ("accuracy", "loss")) -> None:
     """One panel per metric, one colour per run: training dashed, validation solid, epochs from 1.
 
     histories: {name: History.history}. The axes fit the data, so that small differences can be seen.
@@ -66,13 +59,11 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Seque
     true, predicted: integers, (n,), indices into class_names. Raises ValueError for anything else.
     """
     classes = len(class_names)
-    true, predicted = np.asarray(true), np.asarray(predicted)
-    if true.shape != predicted.shape:
-        raise ValueError(f"{len(true)} true classes, but {len(predicted)} predicted ones")
-    if len(true) and not (0 <= min(true.min(), predicted.min()) and max(true.max(), predicted.max()) < classes):
-        raise ValueError(f"{classes} class names, but classes outside 0 to {classes - 1}")
     counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (true, predicted), 1)
+    if len(true):
+        counts = count_confusions(true, predicted, labels=range(classes))
+    if counts.sum() < len(true):  # others are not counted
+        raise ValueError(f"{classes} class names, but classes outside 0 to {classes - 1}")
     names = [name.replace("_", " ") for name in class_names]
     side = max(3.5, 0.45 * classes + 1.5)
     _, axis = plt.subplots(figsize=(side, side), layout="constrained")

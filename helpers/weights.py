@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import pickle
-import struct
 from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import onnx
@@ -36,11 +35,6 @@ class WeightsUnavailable(FileError):
     """The weights are on this machine nowhere, and no download was allowed or possible."""
 
 
-def vgg16_layer_names() -> list[str]:
-    """Names of VGG16's 13 convolutions as Keras gives them, block1_conv1 to block5_conv3."""
-    return [f"block{b}_conv{c}" for b, (n, _) in enumerate(VGG16_BLOCKS, 1) for c in range(1, n + 1)]
-
-
 @lru_cache(maxsize=1)
 def vgg16_base() -> Arrays:
     """ImageNet weights of VGG16's 13 convolutions: {layer name: (kernel, bias)}.
@@ -53,7 +47,7 @@ def vgg16_base() -> Arrays:
     source = SOURCES["vgg16_base"]
     stored = {tensor.name: tensor for tensor in onnx.load(packaged_file(source)).graph.initializer}
     arrays = {}
-    for name in vgg16_layer_names():
+    for name in [f"block{b}_conv{c}" for b, (n, _) in enumerate(VGG16_BLOCKS, 1) for c in range(1, n + 1)]:
         kernel = onnx.numpy_helper.to_array(stored[f"functional_1/{name}_1/convolution/ReadVariableOp:0"])
         bias = onnx.numpy_helper.to_array(stored[f"functional_1/{name}_1/Squeeze:0"])
         arrays[name] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), bias.reshape(-1)  # from out, in, h, w
@@ -109,7 +103,7 @@ def read_legacy_pytorch(path: Path) -> dict[str, np.ndarray]:
             state = _TensorUnpickler(file).load()
             keys = _TensorUnpickler(file).load()
             dtypes = {key: dtype for (key, dtype), *_ in state.values()}
-            storages = {key: _read_storage(file, dtypes[key]) for key in keys}
+            storages = {key: np.fromfile(file, dtypes[key], np.fromfile(file, "<i8", 1)[0]) for key in keys}
         return {
             name: _tensor(storages[key], offset, shape, stride)
             for name, ((key, _), offset, shape, stride) in state.items()
@@ -125,13 +119,6 @@ def _tensor(storage: np.ndarray, offset: int, shape: tuple[int, ...], stride: tu
         raise ValueError(f"shape {shape} from number {offset} on does not fit into {len(storage)} numbers")
     steps = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
-
-
-def _read_storage(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
-    """One storage: an int64 count, then that many numbers."""
-    (count,) = struct.unpack("<q", file.read(8))
-    content = file.read(count * dtype.itemsize)
-    return np.frombuffer(content, dtype, count)
 
 
 def resnet50(path: str = "", download_allowed: bool = False) -> Path:

@@ -1,12 +1,11 @@
 """helpers.features: the same numbers as the model, once, whatever happens to the process or the files."""
 
-import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from pathlib import Path
 
 import helpers  # noqa: F401  (before Keras, which it quiets)
 
@@ -18,8 +17,8 @@ import pytest
 from keras import layers
 
 from helpers import features
+from helpers.features import extract
 
-extract = partial(features.extract, batch_size=8)
 N = 50  # images; with chunks of 8 the last chunk is a short one
 
 
@@ -34,6 +33,15 @@ def images(n: int = N) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (n, 8, 8, 3), np.uint8)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks():
+    assert features.CHUNK % features.BATCH == 0, "chunks are whole batches, as without a cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "CHUNK", 8)
+        patch.setattr(features, "BATCH", 8)
+        yield
+
+
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     return extract(network(), images(), cache=False)
@@ -41,23 +49,16 @@ def expected() -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty cache folder, and chunks of 8 images."""
+    """An empty cache folder."""
     monkeypatch.setenv("HELPERS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(features, "CHUNK", 8)
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def computed(monkeypatch):
+def computed(monkeypatch, expected):
     """Lists how many images were really computed, call by call."""
-    counts = []
-    compute = features._compute
-
-    def counting(model, images, batch_size):
-        counts.append(len(images))
-        return compute(model, images, batch_size)
-
-    monkeypatch.setattr(features, "_compute", counting)
+    counts, compute = [], features._compute
+    monkeypatch.setattr(features, "_compute", lambda model, part: counts.append(len(part)) or compute(model, part))
     return counts
 
 
@@ -69,16 +70,11 @@ def the_file(folder):
 # ---- the numbers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_features_are_those_of_the_model(folder, computed, batch_size):
-    found = extract(network(), images(), batch_size=batch_size)
-    assert found.dtype == np.float32 and found.shape == (N, 3, 3, 4)
-    np.testing.assert_allclose(found, network().predict(images(), verbose=0), atol=1e-6)
-    assert all(count % batch_size == 0 for count in computed[:-1]), "chunks are whole batches, as without a cache"
-    assert np.array_equal(found, extract(network(), images(), batch_size=batch_size, cache=False))
-
-
-def test_no_images(folder):
+def test_features_are_those_of_the_model(folder, expected):
+    assert expected.dtype == np.float32 and expected.shape == (N, 3, 3, 4)
+    extract(network(), images(), cache=False)
+    assert not folder.exists()
+    np.testing.assert_allclose(expected, network().predict(images(), verbose=0), atol=1e-6)
     assert extract(network(), images(0)).shape == (0, 3, 3, 4)
 
 
@@ -91,24 +87,16 @@ def test_inference_mode(folder):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (images().astype(np.float32), "uint8"),
-        (images().tolist(), "uint8"),
-        (images()[..., :1], "shape"),
-        (np.zeros((2, 9, 8, 3), np.uint8), r"\(8, 8, 3\), not \(9, 8, 3\)"),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "message"), [
+    (images().astype(np.float32), "uint8"),
+    (images().tolist(), "uint8"),
+    (images()[..., :1], "shape"),
+    (np.zeros((2, 9, 8, 3), np.uint8), r"\(8, 8, 3\), not \(9, 8, 3\)"),
+])  # fmt: skip
 def test_wrong_images_are_refused(folder, wrong, message):
     with pytest.raises(ValueError, match=message):
         extract(network(), wrong)
     assert not folder.exists()
-
-
-def test_wrong_batch_size_is_refused(folder):
-    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
-        extract(network(), images(), batch_size=0)
 
 
 # ---- the cache ----------------------------------------------------------------------------------
@@ -121,11 +109,6 @@ def test_second_call_reads_the_file(folder, computed, expected):
     assert sum(computed) == N and np.array_equal(first, expected) and np.array_equal(second, expected)
     assert isinstance(second, np.memmap) and not second.flags.writeable
     assert {file.suffix for file in folder.iterdir()} <= {".lock", ".npy"}, "the chunks are gone"
-
-
-def test_cache_off_writes_nothing(folder):
-    extract(network(), images(), cache=False)
-    assert not folder.exists()
 
 
 def test_what_is_another_result(folder, computed):
@@ -150,33 +133,25 @@ def test_automatic_names_do_not_matter(folder, computed):
     assert sum(computed) == N
 
 
-def cut(file):
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def change_header(file):
-    file.write_bytes(file.read_bytes().replace(b"<f4", b"<i4", 1))
-
-
-@pytest.mark.parametrize("damage", [cut, change_header, os.unlink])
+@pytest.mark.parametrize("damage", [
+    lambda file: file.write_bytes(file.read_bytes()[:-100]),
+    lambda file: file.write_bytes(file.read_bytes().replace(b"<f4", b"<i4", 1)),
+    Path.unlink,
+])  # fmt: skip
 def test_damaged_cache_is_computed_again(folder, computed, expected, damage):
     extract(network(), images())
     damage(the_file(folder))
     assert np.array_equal(extract(network(), images()), expected) and sum(computed) == 2 * N
 
 
-def test_folder_that_cannot_be_made(tmp_path, monkeypatch, capsys, expected):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("HELPERS_CACHE", str(tmp_path / "file" / "cache"))
+def test_folder_that_cannot_be_made(folder, capsys, expected):
+    folder.touch()
     assert np.array_equal(extract(network(), images()), expected)
     assert "features are not cached in" in capsys.readouterr().err
 
 
 def test_full_disk(folder, monkeypatch, capsys, expected):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(features, "write_atomically", full)
+    monkeypatch.setattr(features, "write_atomically", lambda *_: Path("/dev/full").write_bytes(b"features"))
     assert np.array_equal(extract(network(), images()), expected)
     assert "No space left" in capsys.readouterr().err and not list(folder.glob("*.npy"))
 
@@ -216,7 +191,7 @@ CHILD = f"""
 import sys, time
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_features import extract, features, images, network
-features.CHUNK = 8
+features.CHUNK = features.BATCH = 8
 write = features.write_atomically
 def slowly(file, content):
     time.sleep(float(sys.argv[1]))
