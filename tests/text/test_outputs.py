@@ -23,16 +23,14 @@ def test_outputs_are_made_clean_and_compared(tmp_path):
     nbformat.write(v4.new_notebook(cells=cells, metadata={"papermill": {}}), good)
     nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1 / 0")]), failing)
     before = failing.read_bytes()
-    result = subprocess.run(
-        [sys.executable, TESTS / "refresh_outputs.py", good, failing], capture_output=True, text=True
-    )
+    command = [sys.executable, TESTS / "refresh_outputs.py", good, failing]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1 and "left as it was: ZeroDivisionError" in result.stdout
     assert failing.read_bytes() == before and set(tmp_path.iterdir()) == {good, failing}
     notebook = nbformat.read(good, as_version=4)
     assert [dict(cell.metadata) for cell in notebook.cells] == [FOLDED, {}]
-    assert set(notebook.metadata) == {"kernelspec", "language_info"} and set(notebook.metadata.language_info) == {
-        "name"
-    }
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert set(notebook.metadata.language_info) == {"name"}
     assert notebook.cells[0].outputs[0].text == "accuracy 0.900 2 True\n"
 
     # nbval with this folder's conftest, as `make test` runs it, on the good notebook and on two that changed since

@@ -1,13 +1,12 @@
 """Files: downloads from a local web server that behaves as hosts do, each whole or not at all; atomic writes."""
 
 import hashlib
-import io
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from helpers import assets, weights
 from helpers.assets import FileError, Unreachable, download, fetch, write_atomically
@@ -15,27 +14,21 @@ from helpers.images import ImageError, read_images
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((20, 30, 3), 99, np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-# path: status, content, bytes that are announced (None: nothing is), headers
+PNG = cv2.imencode(".png", np.full((20, 30, 3), 99, np.uint8))[1].tobytes()
+WHOLE = {"Content-Length": str(len(CONTENT))}
+# path: status, content, headers
 ANSWERS = {
-    "good": (200, CONTENT, len(CONTENT), {}),
-    "no_length": (200, CONTENT, None, {}),
-    "moved": (302, b"", 0, {"Location": "/good"}),
-    "other": (200, b"another file", 12, {}),
-    "missing": (404, b"<html>not here</html>", 21, {}),
-    "cut": (200, CONTENT[:100_000], len(CONTENT), {}),
-    "stalled": (200, CONTENT[:100_000], len(CONTENT), {}),
-    "image": (200, png(), None, {"Content-Type": "image/png"}),
-    "octets": (200, png(), None, {"Content-Type": "application/octet-stream"}),
-    "page": (200, b"<html></html>", 13, {"Content-Type": "text/html; charset=utf-8"}),
-    "text": (200, b"this is text", 12, {"Content-Type": "image/png"}),
+    "good": (200, CONTENT, WHOLE),
+    "no_length": (200, CONTENT, {}),
+    "moved": (302, b"", {"Location": "/good"}),
+    "other": (200, b"another file", {}),
+    "missing": (404, b"<html>not here</html>", {}),
+    "cut": (200, CONTENT[:100_000], WHOLE),
+    "stalled": (200, CONTENT[:100_000], WHOLE),
+    "image": (200, PNG, {"Content-Type": "image/png"}),
+    "octets": (200, PNG, {"Content-Type": "application/octet-stream"}),
+    "page": (200, b"<html></html>", {"Content-Type": "text/html; charset=utf-8"}),
+    "text": (200, b"this is text", {"Content-Type": "image/png"}),
 }
 
 
@@ -43,12 +36,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.split("?")[0].strip("/").split("/")[0]
         self.server.asked.append(name)
-        status, content, length, headers = ANSWERS[name]
+        status, content, headers = ANSWERS[name]
         self.send_response(status)
         for header, value in headers.items():
             self.send_header(header, value)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
         self.end_headers()
         self.wfile.write(content)
         if name == "stalled":
@@ -72,13 +63,9 @@ def server(monkeypatch):
         thread.join()
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "cache" / "weights.h5"
-
-
 @pytest.mark.parametrize("name", ["good", "no_length", "moved"])
-def test_whole_file(server, path, name):
+def test_whole_file(server, tmp_path, name):
+    path = tmp_path / "cache" / "weights.h5"
     assert download(f"{server.url}/{name}", path, DIGEST) == path
     assert path.read_bytes() == CONTENT and list(path.parent.iterdir()) == [path]
 
@@ -89,10 +76,9 @@ def test_whole_file(server, path, name):
     ("cut", Unreachable, "cannot be reached"),
     ("stalled", Unreachable, "cannot be reached"),
 ])  # fmt: skip
-def test_nothing_is_kept_of_what_is_not_whole(server, path, name, kind, sentence):
-    with pytest.raises(
-        FileError, match=f"/{name} .*{sentence}.*: try again, or copy the file to .*weights.h5"
-    ) as caught:
+def test_nothing_is_kept_of_what_is_not_whole(server, tmp_path, name, kind, sentence):
+    path = tmp_path / "weights.h5"
+    with pytest.raises(kind, match=f"/{name} .*{sentence}.*: try again, or copy the file to .*weights.h5") as caught:
         download(f"{server.url}/{name}", path, DIGEST)
     assert type(caught.value) is kind and list(path.parent.iterdir()) == []
 
@@ -101,12 +87,6 @@ def test_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot be saved"):
         download(f"{server.url}/good", tmp_path / "file" / "weights.h5", DIGEST)
-
-
-def test_wrong_digest_names_the_file(tmp_path):
-    (tmp_path / "a.h5").write_bytes(b"something else")
-    with pytest.raises(FileError, match="a.h5 is not the expected file .its sha256 is .+ Delete it"):
-        assets.verify(tmp_path / "a.h5", DIGEST, "Delete it")
 
 
 def test_atomic_write(tmp_path):
@@ -134,7 +114,7 @@ def host(server, tmp_path, monkeypatch):
 
 def test_resnet50_is_fetched_into_the_keras_cache_when_asked_for(host, server, tmp_path):
     host("good")
-    with pytest.raises(weights.WeightsUnavailable, match="no download was asked for"):
+    with pytest.raises(weights.WeightsUnavailable):
         weights.resnet50()
     file = weights.resnet50(download_allowed=True)
     assert file == tmp_path / "models" / weights._RESNET50 and file.read_bytes() == CONTENT
@@ -152,14 +132,9 @@ def test_resnet50_that_cannot_be_had(host, name, has_substitute):
 # ---- images -------------------------------------------------------------------------------------
 
 
-def only(url):
-    ((name, found),) = read_images(url)
-    return name, found
-
-
 @pytest.mark.parametrize("address", ["image", "octets", "image/cat.png?size=large"])
 def test_image(server, address):
-    name, found = only(f"{server.url}/{address}")
+    ((name, found),) = read_images(f"{server.url}/{address}")
     assert found.shape == (20, 30, 3) and (found == 99).all()
     assert name == address.split("?")[0].rpartition("/")[2]
 
@@ -168,9 +143,13 @@ def test_image(server, address):
     ("page", "/page is of type text/html, not image: give the address of the image itself"),
     ("text", "/text is not an image that can be read"),
     ("missing", "/missing cannot be reached (HTTP status 404): check the address"),
+    ("ftp://host/cat.jpg", "only http:// and https:// addresses are fetched"),
+    ("file:///etc/hostname", "only http:// and https:// addresses are fetched"),
+    ("https://nowhere.invalid/cat.jpg", "cannot be reached"),
+    ("http://[bad/x.png", "cannot be reached"),
 ])  # fmt: skip
 def test_no_image(server, address, sentence):
-    _, problem = only(f"{server.url}/{address}")
+    ((_, problem),) = read_images(address if "://" in address else f"{server.url}/{address}")
     assert isinstance(problem, ImageError) and sentence in str(problem)
 
 
@@ -178,13 +157,3 @@ def test_too_large(server):
     with pytest.raises(FileError, match="/no_length is larger than 0 MB"):
         fetch(f"{server.url}/no_length", 1000, "image")
     assert len(fetch(f"{server.url}/no_length", 300_000, "image")) == 300_000
-
-
-@pytest.mark.parametrize(("address", "sentence"), [
-    ("ftp://host/cat.jpg", "only http:// and https:// addresses are fetched"),
-    ("file:///etc/hostname", "only http:// and https:// addresses are fetched"),
-    ("https://nowhere.invalid/cat.jpg", "cannot be reached"),
-    ("http://[bad/x.png", "cannot be reached"),
-])  # fmt: skip
-def test_bad_addresses(address, sentence):
-    assert sentence in str(only(address)[1])
