@@ -134,7 +134,10 @@ def resnet50(path: str = "", download_allowed: bool = False) -> Path:
         if path:
             raise WeightsUnavailable(f"{file} does not exist: give the path of {_RESNET50}")
         if not download_allowed:
-            raise WeightsUnavailable(f"{_RESNET50} is not on this machine, and no download was asked for")
+            raise WeightsUnavailable(
+                "its weights are not on this machine. To fetch them once (98 MB): make weights\nBehind a filtered "
+                f"network: bring {_RESNET50_URL}\n(MD5 {_RESNET50_DIGEST[4:]}) and put it into ~/.keras/models"
+            )
         try:
             return download(_RESNET50_URL, file, _RESNET50_DIGEST)
         except Unreachable as error:
