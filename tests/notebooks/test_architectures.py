@@ -1,83 +1,154 @@
-"""GoogLeNet, which notebook 01 builds because Keras does not bring it along, is the network of its paper."""
+"""What notebook 01 counts, builds and trains with: its own functions, against brute force, papers and Keras."""
 
 import helpers  # noqa: F401  must come before Keras
 
 # isort: split
+import ast
+import math
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
-from helpers import costs
+from lesson import load
 
-NAMES = ("inception_module", "GOOGLENET_MODULES", "googlenet")
-
-# Output channels and parameters (in K of 1,024) of every module: C. Szegedy et al., 2014, table 1.
+# Output channels of every module: C. Szegedy et al., 2014, table 1.
 OUTPUTS = {"3a": 256, "3b": 480, "4a": 512, "4b": 512, "4c": 512, "4d": 528, "4e": 832, "5a": 832, "5b": 1024}
-SIDES = {"3": 28, "4": 14, "5": 7}
-KILOS = {"3a": 159, "3b": 380, "4a": 364, "4b": 437, "4c": 463, "4d": 580, "4e": 840, "5a": 1072, "5b": 1388}
 
 
 @pytest.fixture(scope="module")
-def defined(lesson):
-    return lesson("01", *NAMES)
+def lesson():
+    return load("01")
 
 
-@pytest.fixture(scope="module")
-def googlenet(defined):
-    with costs.blueprint():
-        return defined.googlenet()
+def built(*stack, size=12, channels=3):
+    return keras.Sequential([keras.Input((size, size, channels)), *stack])
 
 
-def test_size(googlenet):
-    assert googlenet.count_params() == 6_998_552
-    assert costs.multiply_adds(googlenet) == 1_582_671_872
-    assert costs.depth(googlenet) == 22
+# ---- the three budgets --------------------------------------------------------------------------
 
 
-def test_modules_as_in_the_paper(googlenet):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_multiply_adds_equal_brute_force(lesson, stride):
+    layer = layers.Conv2D(filters=4, kernel_size=3, strides=stride, use_bias=False)
+    model = built(layer, size=7, channels=2)
+    image = np.random.default_rng(0).normal(size=(7, 7, 2))
+    kernel, side, count = layer.kernel.numpy(), (7 - 3) // stride + 1, 0
+    result = np.zeros((side, side, 4))
+    for *place, i, j, channel in np.ndindex(side, side, 4, 3, 3, 2):
+        row, column, number = place
+        result[row, column, number] += (
+            image[row * stride + i, column * stride + j, channel] * kernel[i, j, channel, number]
+        )
+        count += 1
+    assert lesson.totals(model) == (kernel.size, result.size, count)
+    np.testing.assert_allclose(model(image[None])[0], result, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "work", "activations"),
+    [
+        (layers.Conv2D(8, 3, 2, padding="same", groups=2), 36 * 9 * 3 * 8, 36 * 8),
+        (layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2), 36 * 9 * 12, 36 * 12),
+        (layers.SeparableConv2D(8, 3, padding="same"), 144 * (9 * 6 + 6 * 8), 144 * 8),
+        (layers.Dense(8), 144 * 6 * 8, 144 * 8),  # on a map, a dense layer works at every position
+        (layers.MaxPooling2D(2), 0, 36 * 6),
+        (layers.BatchNormalization(), 0, 0),
+    ],
+)
+def test_every_kind_of_layer(lesson, layer, work, activations):
+    assert lesson.totals(built(layer, channels=6)) == (layer.count_params(), activations, work)
+
+
+def test_vgg16_has_15_million_activations(lesson):
+    """Worked out here from the article's table: maps of 224, 112, 56, 28 and 14 pixels, and the pooled ones."""
+    maps = sum(
+        n * side**2 * c for n, side, c in [(2, 224, 64), (2, 112, 128), (3, 56, 256), (3, 28, 512), (3, 14, 512)]
+    )
+    pooled = sum(side**2 * c for side, c in [(112, 64), (56, 128), (28, 256), (14, 512), (7, 512)])
+    parameters, activations, work = lesson.totals(lesson.blueprint(lesson.vgg16))
+    assert activations == maps + pooled + 4096 + 4096 + 1000 and round(activations / 1e6, 1) == 15.1
+    assert (parameters, work) == (138_357_544, 15_470_264_320)
+
+
+def test_a_blueprint_has_no_weights_and_leaves_keras_usable(lesson):
+    assert lesson.blueprint(lesson.vgg16).layers[1].kernel._value is None
+    with keras.StatelessScope():
+        pass  # as it leaves such a scope, Keras draws whatever weights it knows to be missing
+    assert np.any(built(layers.Conv2D(2, 3)).get_weights()[0]), "networks built afterwards have weights again"
+
+
+@pytest.mark.parametrize(("name", "depth"), [("VGG16", 16), ("ResNet50", 50), ("MobileNet", 28), ("Xception", 71)])
+def test_depth(lesson, name, depth):
+    """Xception's paper counts 36 convolutions, 34 of them separable: 36 + 34, and the classifier."""
+    assert lesson.depth(lesson.blueprint(getattr(keras.applications, name), weights=None)) == depth
+
+
+@pytest.mark.parametrize(
+    ("stack", "pixels"),
+    [
+        ([layers.Conv2D(4, 3, padding="same"), layers.MaxPooling2D(2), layers.Conv2D(4, 3, padding="same")], 8),
+        ([layers.Conv2D(4, 3, dilation_rate=2), layers.SeparableConv2D(4, 3), layers.BatchNormalization()], 7),
+    ],
+)
+def test_receptive_fields(lesson, stack, pixels):
+    assert list(lesson.receptive_fields(built(*stack, size=40)).values())[-1] == pixels
+
+
+# ---- networks -----------------------------------------------------------------------------------
+
+
+def test_googlenet_is_that_of_its_table(lesson):
+    model = lesson.blueprint(lesson.googlenet)
     for name, channels in OUTPUTS.items():
-        side = SIDES[name[0]]
-        assert googlenet.get_layer(f"inception_{name}").output.shape[1:] == (side, side, channels)
+        side = {"3": 28, "4": 14, "5": 7}[name[0]]
+        assert model.get_layer(f"inception_{name}").output.shape[1:] == (side, side, channels)
+    assert model.count_params() == 6_998_552 and lesson.depth(model) == 22
 
 
-def test_parameters_of_the_modules(googlenet):
-    """Within 10 % of the paper's rounded column, and within 3 % in sum."""
-    counted = {name: 0 for name in KILOS}
-    for cost in costs.layer_costs(googlenet):
-        if cost.name.startswith("inception_"):
-            counted[cost.name.split("_")[1]] += cost.parameters
-    for name, kilos in KILOS.items():
-        assert counted[name] == pytest.approx(kilos * 1024, rel=0.10), name
-    assert sum(counted.values()) == pytest.approx(sum(KILOS.values()) * 1024, rel=0.03)
+def test_plain_and_residual_differ_in_nothing_but_the_shortcut(lesson):
+    plain, residual = (lesson.digit_network(20, shortcut) for shortcut in (False, True))
+    assert [w.shape for w in plain.weights] == [w.shape for w in residual.weights]
+    assert sum(isinstance(layer, layers.Add) for layer in residual.layers) == 9 and lesson.depth(residual) == 20
+    assert not any(isinstance(layer, layers.Add) for layer in plain.layers) and lesson.depth(plain) == 20
+    bare = lesson.digit_network(20, False, batchnorm=False)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in bare.layers)
 
 
-@pytest.mark.parametrize("bottleneck", [True, False])
-def test_a_module_joins_its_four_branches(defined, bottleneck):
-    """Each branch of a module that runs is what its layers, called one after the other, make of the input."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((6, 6, 5))
-    module = keras.Model(inputs, defined.inception_module(inputs, (1, 2, 3, 4, 5, 6), "m", bottleneck))
-    x = np.random.default_rng(0).normal(size=(2, 6, 6, 5)).astype("float32")
-    before = ["3×3_bottleneck"] * bottleneck, ["5×5_bottleneck"] * bottleneck
-    branches = []
-    for way in (["1×1"], [*before[0], "3×3"], [*before[1], "5×5"], ["pool", "pool_1×1"]):
-        maps = x
-        for part in way:
-            maps = module.get_layer(f"m_{part}")(maps)
-        branches.append(maps)
-    assert [branch.shape[-1] for branch in branches] == [1, 3, 5, 6]
-    np.testing.assert_allclose(module(x), np.concatenate(branches, axis=-1), rtol=1e-5, atol=1e-6)
+# ---- measuring and training ---------------------------------------------------------------------
 
 
-def test_it_runs(defined):
-    keras.utils.set_random_seed(0)
-    images = np.random.default_rng(0).uniform(size=(2, 224, 224, 3))
-    probabilities = np.asarray(defined.googlenet()(images))
-    assert probabilities.shape == (2, 1000)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+def test_a_read_out_finds_what_is_there_and_nothing_else(lesson):
+    """From maps that only reorder the digit everything can be read; from maps of noise nothing."""
+    digits = lesson.data.balanced_subset(lesson.data.mnist(size=14).train, 60, seed=0)
+    inputs = keras.Input((14, 14, 3))
+    kept = keras.layers.ReLU(name="end_1")(keras.ops.roll(inputs, 5, axis=2))
+    lost = keras.layers.GaussianNoise(1.0, name="end_2")(0.0 * kept)
+    scores = lesson.readout(keras.Model(inputs, lost), digits, [1, 2])
+    assert scores[0] > 0.75 and scores[1] < 0.05
+
+
+def test_a_run_depends_on_its_seed_alone(lesson):
+    splits = lesson.data.mnist(size=14)
+    digits = lesson.data.balanced_subset(splits.train, 10, seed=0)
+    model = lesson.digit_network(4, True)
+    lesson.prepare(model, "Adam", 0.002, 4)
+    results = []
+    for seed in (1, 2, 1):
+        lesson.start_again(model, lambda: lesson.digit_network(4, True), seed)
+        results.append(lesson.train(model, digits, splits.validation, 2))
+    assert results[0] == results[2] != results[1] and len(results[0]["losses"]) == 2
+
+
+def test_the_interval_is_students(lesson):
+    mean, half = lesson.interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean == 3 and half == pytest.approx(2.776 * math.sqrt(2.5 / 5), abs=1e-3)
 
 
 def test_lesson_and_solution_define_the_same(lesson_and_solution):
-    in_lesson, in_solutions = lesson_and_solution("01", *NAMES)
-    assert in_lesson == in_solutions
+    names = ("IN_PLACE", "budgets", "totals", "blueprint", "receptive_fields", "GOOGLENET_MODULES")
+    cells = lesson_and_solution("01", *names)
+    for name in names:
+        found = [[n for n in ast.parse(cell[name]).body if name in ast.unparse(n).split("\n")[0]] for cell in cells]
+        assert ast.dump(found[0][0]) == ast.dump(found[1][0]), name

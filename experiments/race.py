@@ -1,0 +1,100 @@
+"""The recorded race of notebook 01: four kinds of blocks at equal multiply-adds, on small colour images.
+
+    python experiments/race.py --cifar cifar10.zip
+
+It runs the lesson's own networks. The archive holds CIFAR-10 as files train/CLASS/NUMBER.jpg and
+test/CLASS/NUMBER.jpg; the first 500 training and 500 test images of each class are used. All networks are trained
+alike: Adam, a rate that falls to zero, no augmentation, nothing chosen on the test images. Every run goes into
+notebooks/recorded/01_race.json as it ends; interrupted, it goes on there: about 40 minutes on two cores.
+"""
+
+import argparse
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import helpers  # noqa: F401  (first: it quiets TensorFlow)
+
+# isort: split
+import numpy as np
+
+from helpers.data import ImageSet
+from helpers.images import decode_image
+from lesson import load
+from records import FOLDER, Records
+
+WHAT = "Four kinds of blocks at equal multiply-adds on CIFAR-10 (notebook 01): accuracy, time, activations"
+PER_CLASS = {"train": 500, "test": 500}
+
+
+@lru_cache
+def cifar10(path: str, part: str, per_class: int) -> ImageSet:
+    """The first `per_class` images of each class, in the order of their file names."""
+    if not Path(path).is_file():
+        raise SystemExit(f"{path!r} is no archive of CIFAR-10: give its path, --cifar FILE or make full CIFAR=FILE")
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith(f"{part}/") and name.endswith(".jpg"))
+        classes = tuple(sorted({name.split("/")[1] for name in names}))
+        images, labels = [], []
+        for label, class_name in enumerate(classes):
+            for name in [name for name in names if name.split("/")[1] == class_name][:per_class]:
+                images.append(decode_image(archive.read(name), name))
+                labels.append(label)
+    return ImageSet(np.stack(images), np.array(labels), classes, "CIFAR-10, JPEG", "see A. Krizhevsky, 2009")
+
+
+def race(lesson, archive: str, name: str, rate: float, epochs: int, seed: int) -> dict:
+    """Train one network and measure it."""
+    train, test = (cifar10(archive, part, per_class) for part, per_class in PER_CLASS.items())
+    keras = lesson.keras
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = lesson.race_network(name)
+    parameters, activations, multiply_adds = lesson.totals(model)
+    batch = lesson.tf.constant(test.images[:32].astype("float32"))
+    milliseconds = lesson.milliseconds(model, batch)
+    steps = epochs * lesson.math.ceil(len(train) / 64)
+    schedule = keras.optimizers.schedules.CosineDecay(initial_learning_rate=rate, decay_steps=steps)
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    history = model.fit(train.images, train.labels, batch_size=64, epochs=epochs, verbose=0).history
+    accuracy = model.evaluate(test.images, test.labels, batch_size=500, verbose=0)[1]
+    return {
+        "accuracy": round(100 * accuracy, 2),
+        "training_accuracy": round(100 * history["accuracy"][-1], 2),
+        "milliseconds": round(milliseconds, 2),  # for 32 images
+        "parameters": parameters,
+        "activations": activations,
+        "multiply_adds": multiply_adds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", default="", help="the archive of images, needed for runs that are not recorded yet")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the runs")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.001], help="learning rates to start from")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the training images")
+    parser.add_argument("--record", default=FOLDER / "01_race.json", help="the file that takes the runs")
+    given = parser.parse_args()
+    lesson = load("01")
+    records = Records(given.record, WHAT, __file__)
+    for rate in given.rates:
+        for seed in given.seeds:
+            for name in lesson.RACERS:
+                settings = {"rate": rate, "epochs": given.epochs, "seed": seed}
+                records.run(
+                    lambda: race(lesson, given.cifar, name, **settings),  # noqa: B023
+                    network=name,
+                    train=10 * PER_CLASS["train"],
+                    test=10 * PER_CLASS["test"],
+                    **settings,
+                )
+
+
+if __name__ == "__main__":
+    main()
