@@ -1,115 +1,100 @@
-"""Which transfer scenario are these images in? Measured, with the evidence."""
+"""Which recipe of transfer learning do these images call for? Measured on frozen features, with the evidence."""
 
 from __future__ import annotations
 
-import gc
 from typing import NamedTuple
 
 import keras
 import numpy as np
+from keras import layers
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from helpers.features import extract
 from helpers.images import check_images, resize
-from helpers.models import CUTS, vgg16_every_cut
+from helpers.models import efficientnet_lite0
 
-LARGE = 500  # images per class from which a data set counts as large; notebook 03 measures what that changes
-ROUNDS = 5  # divisions into fitting and judging
-JUDGED = 0.3  # share of the images on which a probe is judged
-
-WHAT_TO_DO = {
-    ("small", "similar"): "replace the output layer; take features from the cut that probes best",
-    ("large", "similar"): "start from a linear probe at the best cut, then retrain everything with a small rate",
-    ("small", "dissimilar"): "replace the output layer at the best cut, an early one; then try later blocks",
-    ("large", "dissimilar"): "linear probe at the best cut, then retrain; training from scratch is the rival",
+MIN_IMAGES, MIN_PER_CLASS = 50, 5  # fewer than these say nothing about a recipe
+SOME, MANY = 200, 1000  # training images from which training everything is advised; MANY: for similar images, too
+LITTLE_LEFT = 0.03  # share of errors below which there is hardly anything to gain
+WIDTH = 64  # numbers per image to which the features of every stage are reduced
+STAGES = {"middle": "block10_add", "last": "head_relu"}
+RECIPES = {
+    "probe": "a new output layer on frozen features",
+    "train last two stages": "start from the probe, then train the last two stages with a small rate",
+    "train everything": "start from the probe, then train everything with a small rate, BatchNorm layers frozen",
 }
+UNKNOWN = "Not known: what training more gains, whether you will meet images like these, whether the labels are right."
 
 
 class Advice(NamedTuple):
-    """scenario: ("small" | "large", "similar" | "dissimilar"), or None: too few images to tell.
+    """recipe: a key of RECIPES. similar: True, False, or None where it could not be told. `str()` gives the reasons.
 
-    table: for every cut (name, mean accuracy of a linear probe on pretrained features, its standard
-    deviation over the divisions, the same on random features). `str()` gives all of it as text.
+    accuracy: {features: share of images that a cross-validated probe gets right}; empty when there are too few images.
     """
 
-    scenario: tuple[str, str] | None
-    cut: str
-    per_class: int
-    classes: int
-    table: tuple[tuple[str, float, float, float], ...]
-    sure: str
+    recipe: str
+    similar: bool | None
+    accuracy: dict[str, float]
+    reasons: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.classes} classes, {self.per_class} images in the smallest"]
-        if self.table:
-            lines.append("cut          pretrained      random weights")
-        lines += [f"{cut}  {mean:.2f} ± {spread:.2f}     {random:.2f}" for cut, mean, spread, random in self.table]
-        if self.scenario:
-            lines.append(f"{' and '.join(self.scenario)}: {WHAT_TO_DO[self.scenario]} ({self.cut})")
-        return "\n".join([*lines, self.sure if self.scenario else f"too few images: {self.sure}"])
+        return "\n".join([f"Recipe: {RECIPES[self.recipe]}.", *(f"- {reason}" for reason in self.reasons), UNKNOWN])
 
 
-def advise(images: np.ndarray, labels: np.ndarray, size: int = 32, max_images: int = 600, seed: int = 0) -> Advice:
-    """The transfer scenario of training images, from their number and from linear probes on VGG16.
+def advise(images: np.ndarray, labels: np.ndarray, size: int = 96, max_images: int = 600, seed: int = 0) -> Advice:
+    """A recipe for training images, from their number and from cross-validated linear probes on EfficientNet-Lite0.
 
-    images: uint8, (n, h, w, 3), RGB, 0-255; labels: integers, (n,). Looks at `max_images` images at most. Similar to
-    ImageNet means: the last two blocks, made for photographs, probe better than the two before them;
-    dissimilar: worse. A tie within twice its standard error is not decided. Small is below 500 images per class. Raises
-    ValueError for other shapes, one class, or a class with one image.
+    images: uint8, (n, h, w, 3), RGB; labels: integers, (n,). Looks at `max_images` at most. Similar to ImageNet means
+    that the last stage probes better than the middle one, at equal width and by more than twice the standard error of
+    the paired difference. Raises ValueError for other shapes and for a single class.
     """
     check_images(images)
     if np.shape(labels) != (len(images),):
         raise ValueError(f"{len(images)} images need as many labels, not {np.shape(labels)}")
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    classes, per_class = len(counts), int(counts.min())
-    if classes < 2 or per_class < 2:
-        raise ValueError(f"{classes} classes, {per_class} images in the smallest: two of each are the least")
-    if per_class < 5 or len(labels) < 60:
-        reason = f"{len(labels)} images, {per_class} in the smallest class; from 60 and 5 on it can be measured"
-        return Advice(None, "", per_class, classes, (), reason)
-    random = np.random.default_rng(seed)
-    share = max(5, max_images // classes)
-    chosen = np.concatenate([random.permutation(np.flatnonzero(labels == c))[:share] for c in range(classes)])
-    images, labels = resize(images[chosen], size), labels[chosen]
+    if len(counts) < 2:
+        raise ValueError("labels of one class only: two are the least")
+    n, least = len(labels), int(counts.min())
+    if n < MIN_IMAGES or least < MIN_PER_CLASS:
+        few = f"{n} images, {least} in the smallest class: too few to measure ({MIN_IMAGES} and {MIN_PER_CLASS} needed)"
+        return Advice("probe", None, {}, (few,))
+    most = max(MIN_PER_CLASS, max_images // len(counts))
+    shuffled = np.random.default_rng(seed).permutation(n)
+    chosen = np.concatenate([shuffled[labels[shuffled] == label][:most] for label in range(len(counts))])
+    small, labels = resize(images[chosen], size), labels[chosen]
+    right = {"pixels": _right(resize(small, 16).reshape(len(small), -1), labels)}
+    for weights, name in ((None, "random weights, "), ("imagenet", "")):
+        keras.utils.set_random_seed(seed)
+        network = efficientnet_lite0(size, weights=weights, include_top=False)
+        for stage, layer in STAGES.items():
+            pooled = layers.GlobalAveragePooling2D()(network.get_layer(layer).output)
+            right[f"{name}{stage} stage"] = _right(extract(keras.Model(network.input, pooled), small), labels)
+    accuracy = {name: float(one.mean()) for name, one in right.items()}
+    gain = right["last stage"].astype(float) - right["middle stage"]
+    difference, error = gain.mean(), gain.std() / np.sqrt(len(gain))
+    similar = None if abs(difference) <= 2 * error else bool(difference > 0)
+    recipe = "train everything" if n >= SOME else "train last two stages"
+    if 1 - accuracy["last stage"] < LITTLE_LEFT or (similar and n < MANY):
+        recipe = "probe"
+    verdict = "not told apart" if similar is None else f"{'similar to' if similar else 'different from'} ImageNet"
+    reasons = (
+        f"{n:,} images of {len(counts)} classes, {least} in the smallest; {len(labels)} were looked at",
+        f"last stage against the middle one: {100 * difference:+.1f} ± {200 * error:.1f} points: {verdict}",
+        *(f"probe on {name}: {100 * share:.1f} % right" for name, share in accuracy.items()),
+    )
+    return Advice(recipe, similar, accuracy, reasons)
 
-    pretrained, untrained = (_probe_every_cut(images, labels, weights, seed) for weights in ("imagenet", None))
-    means, spreads, others = pretrained.mean(axis=1), pretrained.std(axis=1, ddof=1), untrained.mean(axis=1)
-    table = tuple(zip(CUTS, means.tolist(), spreads.tolist(), others.tolist(), strict=True))
-    best, chance = means.max(), np.bincount(labels).max() / len(labels)
-    differences = pretrained[3:].mean(axis=0) - pretrained[1:3].mean(axis=0)
-    difference = differences.mean()
-    # the divisions share images, so that their spread alone would be too sure of itself: add the binomial error
-    binomial = np.sqrt(best * (1 - best) / round(JUDGED * len(labels)))
-    error = np.hypot(differences.std(ddof=1), binomial) / np.sqrt(ROUNDS)
 
-    facts = f"blocks 4 and 5 against 2 and 3: {100 * difference:+.1f} ± {100 * error:.1f} points; "
-    facts += f"pretraining is worth {100 * (best - others.max()):+.1f} points at the best cut"
-    scenario = None
-    if best - chance < 3 * binomial:
-        sure = f"the best probe, {best:.2f}, is no better than guessing, {chance:.2f}; late and early cuts look alike"
-    elif abs(difference) < 2 * error:
-        sure = f"late and early cuts look alike ({facts})"
-    else:
-        scenario = "large" if per_class >= LARGE else "small", "similar" if difference > 0 else "dissimilar"
-        sure = f"{'sure' if abs(difference) > 4 * error else 'fairly sure'}: {facts}"
-    return Advice(scenario, CUTS[means.argmax()], per_class, classes, table, sure)
-
-
-def _probe_every_cut(images: np.ndarray, labels: np.ndarray, weights: str | None, seed: int) -> np.ndarray:
-    """Accuracies of linear probes, (5 cuts, ROUNDS): fitted to 70 % of the images, judged on the others."""
-    keras.utils.set_random_seed(seed)
-    network, widths = vgg16_every_cut(images.shape[1], weights=weights)
-    features = np.split(np.array(extract(network, images)), np.cumsum(widths)[:-1], axis=1)
-    del network
-    gc.collect()  # networks are held by reference cycles, and this one weighs 59 MB
-    probe = LogisticRegression(C=0.03, max_iter=500, tol=1e-2)
-    divisions = StratifiedShuffleSplit(ROUNDS, test_size=JUDGED, random_state=seed)
-    scores = []
+def _right(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each image, whether a probe on WIDTH numbers is right about it that was fitted without it."""
+    reduced = PCA(min(WIDTH, len(labels) // 2), svd_solver="randomized", random_state=0)
+    regression = LogisticRegression(C=0.1, max_iter=300, tol=1e-3)
+    probe = make_pipeline(StandardScaler(), reduced, StandardScaler(), regression)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
     with threadpool_limits(1):  # small matrices: fastest so, and the same on any number of cores
-        for x in features:
-            # fewer images than features: turned into the images' own span, nothing is lost and fitting is quick
-            u, lengths, _ = np.linalg.svd(x, full_matrices=False)
-            scores.append(cross_val_score(probe, u * (lengths / x.std()), labels, cv=divisions))
-    return np.array(scores)
+        return cross_val_predict(probe, np.asarray(features), labels, cv=folds) == labels

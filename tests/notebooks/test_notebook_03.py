@@ -1,172 +1,186 @@
-"""Notebook 03: its four strategies train what they say, and its recorded runs are whole.
+"""Notebook 03: its functions do what the page says, its conclusions are the record's, and a folder goes all the way."""
 
-The strategies are taken from the notebook's own cells. Each check is then repeated on the same cells
-with the one line broken on which it depends, and must fail.
-"""
-
+import base64
 import json
-from pathlib import Path
+import re
 
+import cv2
 import keras
 import nbformat
 import numpy as np
+import papermill
 import pytest
-from keras import layers
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from sklearn.preprocessing import StandardScaler
 
-import helpers  # noqa: F401
+from experiments import lesson
 from helpers import data, models
-from helpers.features import extract
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-CUT, SIZE, SEED = "block3_pool", 32, 0
-
-
-def cells():
-    notebook = nbformat.read(NOTEBOOKS / "03_transfer_scenarios.ipynb", as_version=4)
-    names = ("linear_probe", "output_layer", "replace_the_output_layer", "retrain_later_blocks")
-    names += ("retrain_everything", "train_from_scratch")
-    return "\n\n".join(
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "code" and any(f"def {name}(" in cell.source for name in names)
-    )
+PAGE = next(lesson.NOTEBOOKS.glob("03_*.ipynb"))
+SMALLEST = {"SMALL": 60, "LARGE": 120, "VALIDATION": 60, "PASSES": 1, "SCRATCH_PASSES": 3}
 
 
 @pytest.fixture(scope="module")
-def world():
-    """What the notebook has defined before its strategies, with 40 digits."""
-    digits = data.mnist(SIZE)
-    images = {"MNIST": digits._replace(train=data.balanced_subset(digits.train, 4))}
-    base = models.vgg16(CUT, SIZE)
-
-    def at(name, part, cut):
-        features = extract(models.vgg16(cut, SIZE), getattr(images[name], part).images, cache=False)
-        return features.reshape(len(features), -1)
-
-    return {
-        **{"keras": keras, "layers": layers, "np": np, "models": models, "images": images, "base": base, "at": at},
-        **{"CUT": CUT, "SIZE": SIZE, "FROZEN_BLOCKS": 2, "first_blocks": ("block1", "block2")},
-        **{"LogisticRegression": LogisticRegression, "threadpool_limits": threadpool_limits},
-    }
-
-
-def trained(world, strategy, rate, epochs, breaking=None):
-    """The network that a strategy returns, and which of its layers differ from the teacher's."""
-    source = cells()
-    if breaking:
-        assert breaking[0] in source, f"the notebook has no line {breaking[0]!r} any more"
-        source = source.replace(*breaking)
-    space = dict(world)
-    exec(source, space)
-    keras.utils.set_random_seed(SEED)
-    model = space[strategy]("MNIST", np.arange(40), rate, epochs)
-    teacher = {layer.name: layer.get_weights() for layer in world["base"].layers if layer.weights}
-    changed = {
-        layer.name: any((a != b).any() for a, b in zip(layer.get_weights(), teacher[layer.name], strict=True))
-        for layer in model.layers
-        if layer.name in teacher
-    }
-    return model, changed
-
-
-def only_the_output_layer(world, breaking=None):
-    model, changed = trained(world, "replace_the_output_layer", 0.0, 0, breaking)
-    assert not any(changed.values()), "the teacher's weights must be what they were"
-    assert models.parameter_counts(model)[1:] == (40_970, 1_735_488)
-    said = model.predict(world["images"]["MNIST"].train.images, verbose=0).argmax(1)
-    assert (said == world["images"]["MNIST"].train.labels).mean() > 0.9, "the probe must fit its own digits"
-
-
-def only_later_blocks(world, breaking=None):
-    model, changed = trained(world, "retrain_later_blocks", 1e-3, 1, breaking)
-    assert {name for name, moved in changed.items() if moved} == {f"block3_conv{i}" for i in (1, 2, 3)}
-    assert models.parameter_counts(model)[1:] == (1_516_298, 260_160)
-
-
-def everything(world, breaking=None):
-    model, changed = trained(world, "retrain_everything", 1e-3, 1, breaking)
-    assert len(changed) == 7 and all(changed.values())
-    assert models.parameter_counts(model)[1:] == (1_776_458, 0)
-
-
-def from_scratch(world, breaking=None):
-    model, changed = trained(world, "train_from_scratch", 1e-3, 15, breaking)
-    assert not changed, "nothing of the teacher may be in it"
-    assert models.parameter_counts(model)[2] == 0
-    part = world["images"]["MNIST"].train
-    assert (model.predict(part.images, verbose=0).argmax(1) == part.labels).mean() > 0.5, "it must have learned"
-
-
-CHECKS = [only_the_output_layer, only_later_blocks, everything, from_scratch]
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_strategy(world, check):
-    check(world)
-
-
-@pytest.mark.parametrize(
-    ("check", "line", "broken"),
-    [
-        (only_the_output_layer, "base.trainable = False", "base.trainable = True"),
-        (only_the_output_layer, "softmax.set_weights([probe.coef_.T, probe.intercept_])", "pass"),
-        (only_later_blocks, "layer.trainable = not layer.name.startswith(first_blocks)", "layer.trainable = True"),
-        (only_later_blocks, "layer.trainable = not layer.name.startswith(first_blocks)", "layer.trainable = False"),
-        (everything, "model.compile(keras.optimizers.Adam(rate)", "base.trainable = False; model.compile('adam'"),
-        (from_scratch, "model.fit(", "len("),
-    ],
-)
-def test_strategy_with_its_line_broken(world, check, line, broken):
-    if broken == "len(":
-        broken = "(lambda *_, **__: None)("
-    with pytest.raises(AssertionError):
-        check(world, (line, broken))
+def notebook():
+    return lesson.load("03")
 
 
 @pytest.fixture(scope="module")
 def runs():
-    return json.loads((NOTEBOOKS / "recorded" / "03_matrix.json").read_text())["runs"]
+    return json.loads((lesson.NOTEBOOKS / "recorded" / "03_transfer.json").read_text())["runs"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_output_layer_is_the_logistic_regression(notebook, classes):
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % classes
+    x = 5 + random.normal(size=(60, 4)) * [1, 10, 0.1, 3] + labels[:, None]
+    weights, biases = notebook.linear_probe(x, labels, 0.1)
+    scaler = StandardScaler().fit(x)
+    expected = LogisticRegression(C=0.1, max_iter=500, tol=1e-3).fit(scaler.transform(x), labels)
+    assert weights.shape == (4, classes)
+    logits = x @ weights + biases
+    said = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.allclose(said, expected.predict_proba(scaler.transform(x)), atol=1e-6)
+
+
+def test_variants_of_an_image(notebook):
+    images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    made = {kind: notebook.variants(images, kind) for kind in ("photographs", "cells", "digits")}
+    assert {kind: len(one) for kind, one in made.items()} == {"photographs": 10, "cells": 4, "digits": 5}
+    assert all((one[0] == images).all() and one.shape[1:] == images.shape for one in made.values())
+    mirrored = {kind: any((one == images[:, :, ::-1]).all() for one in versions) for kind, versions in made.items()}
+    assert mirrored == {"photographs": True, "cells": True, "digits": False}
+    versions = np.arange(20).reshape(2, 10)
+    batches = notebook.OneVariant(versions, np.arange(10), np.array([3, 5, 8]), seed=0)
+    x, y = (np.concatenate(parts) for parts in zip(*(batches[i] for i in range(len(batches))), strict=True))
+    assert len(x) >= 256 and set(y) == {3, 5, 8} and (x % 10 == y).all() and set(x // 10) == {0, 1}
+
+
+def test_fit_ends_at_the_least_validation_loss_and_may_be_the_start(notebook):
+    x = np.linspace(-1, 1, 64)[:, None].astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile(keras.optimizers.Adam(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    for labels, expected in ((y, "later"), (1 - y, "start")):  # the second validation set is against the training set
+        model.layers[0].set_weights([np.zeros((1, 2)), np.zeros(2)])
+        batches = notebook.OneVariant(x[None], y, np.arange(64), seed=0)
+        curves = notebook.fit(model, batches, (x, labels), 4, notebook.gently(0.1, 4, 9))
+        best = curves["val_loss"].argmin()
+        assert model.evaluate(x, labels, verbose=0)[0] == pytest.approx(curves["val_loss"][best], abs=1e-6)
+        assert (best == 0) == (expected == "start")
+
+
+def test_the_paired_interval(notebook):
+    random = np.random.default_rng(1)
+    second = random.random((3, 400)) < 0.7
+    better = second | (random.random((3, 400)) < 0.2)
+    difference, lower, upper = notebook.paired(better, second)
+    assert difference == pytest.approx(100 * (better.mean() - second.mean())) and 0 < lower < difference < upper
+    assert notebook.said(difference, lower, upper).endswith("better")
+    assert notebook.paired(second, better) == pytest.approx((-difference, -upper, -lower), abs=0.3)
+    assert "not told apart" in notebook.said(*notebook.paired(second[0], random.permutation(second[0])))
+    error = 100 * (better[0].astype(float) - second[0]).std() / 20
+    single = notebook.paired(better[0], second[0])
+    assert (single[2] - single[1]) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_near_copies_are_found_and_kept_in_one_part(notebook):
+    digits = data.mnist(64)
+    known = digits.train.images[:60]
+    mirrored = known[:5, :, ::-1]
+    network = models.efficientnet_lite0(64, include_top=False)
+    features = notebook.pooled_features(network, np.concatenate([known, mirrored]))
+    groups = notebook.near_copies(features, 0.95)
+    assert (groups[60:] == groups[:5]).all() and len(set(groups)) == 60
+    parts = data.Splits(digits.train.take(np.arange(3)), *(digits.train.take(np.arange(2)) for _ in range(2)))
+    kept = notebook.keep_together(parts, np.array([0, 0, 1, 2, 1, 2, 3]))
+    assert [len(part) for part in kept] == [3, 1, 1]
+
+
+def write_folder(root, counts):
+    random = np.random.default_rng(0)
+    for label, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            image = random.integers(0, 120, (72, 96, 3)) + 60 * label
+            cv2.imwrite(str(root / name / f"{number}.png"), image.astype(np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("counts", [{"a": 3, "b": 40}, {"a": 3, "b": 3}, {"a": 2, "b": 3}, {"a": 5}, {}])
+def test_a_folder_with_too_little_is_refused_in_a_sentence(notebook, tmp_path, counts):
+    with pytest.raises(data.FolderError, match=r"images|folder"):
+        notebook.read_folder(write_folder(tmp_path / "root", counts) if counts else tmp_path)
+
+
+@pytest.mark.slow
+def test_a_folder_of_two_classes_goes_through_the_whole_notebook(tmp_path):
+    folder = write_folder(tmp_path / "mine", {"good": 60, "bad": 25})
+    parameters = {"IMAGES": str(folder), "KIND": "cells", **SMALLEST}
+    out = tmp_path / "out.ipynb"
+    papermill.execute_notebook(PAGE, out, parameters, cwd=PAGE.parent, progress_bar=False, kernel_name="python3")
+    text = json.dumps(nbformat.read(out, as_version=4).cells)
+    assert "your images: 2 classes" in text and "large and similar" in text
+
+
+def right_answers(run):
+    return np.unpackbits(np.frombuffer(base64.b64decode(run["right"]), np.uint8))[: run["tested"]]
 
 
 def test_every_recorded_run_is_whole(runs):
-    for run in (run for run in runs if run["experiment"] != "advice"):
-        assert {"experiment", "data", "strategy", "rate", "seed", "n", "validation", "test", "seconds"} <= set(run), run
-        assert 0 <= run["test"] <= 1 and 0 <= run["validation"] <= 1 and run["seconds"] > 0
+    for run in (run for run in runs if run["strategy"] != "advice"):
+        assert {"data", "strategy", "rate", "seed", "n", "validation", "test", "seconds", "provenance"} <= set(run), run
+        assert right_answers(run).mean() == pytest.approx(run["test"], abs=1e-4), run
 
 
-def test_recorded_matrix_has_every_field_and_strategy(runs):
-    fields = {(r["data"], r["size"], r["strategy"]) for r in runs if r["experiment"] == "matrix"}
-    assert len({strategy for *_, strategy in fields}) == 4
-    assert {name for name, *_ in fields} == {"photo tiles", "CIFAR-10", "MNIST"}
-    assert len(fields) == 24, "4 strategies, 2 sizes, 3 data sets"
-    for field in fields:
-        seeds = {
-            r["seed"] for r in runs if r["experiment"] == "matrix" and (r["data"], r["size"], r["strategy"]) == field
-        }
-        assert seeds == {0, 1, 2}, field
+def test_later_sizes_and_seeds_keep_the_rate_that_was_chosen_on_validation_images(runs):
+    groups = {}
+    for run in (run for run in runs if run["strategy"] in ("probe", "train")):
+        what = (run["data"], run["strategy"], run["network"], run["k"], run.get("norm"), run.get("head"))
+        groups.setdefault(what, []).append(run)
+    for what, some in groups.items():
+        middle = min({run["n"] for run in some}, key=lambda n: abs(n - 200))
+        tried = [run for run in some if run["n"] == middle and run["seed"] == 0]
+        used = {run["rate"] for run in some if run["n"] != middle or run["seed"]}
+        assert len(tried) >= 4 or not used, what
+        if used:
+            assert used == {min(tried, key=lambda run: run["validation_loss"])["rate"]}, what
 
 
-def test_later_seeds_keep_the_rate_that_the_first_one_chose_on_validation_images(runs):
-    matrix = [r for r in runs if r["experiment"] == "matrix"]
-    for run in matrix:
-        settings = {key: run[key] for key in ("data", "size", "strategy")}
-        tried = [r for r in matrix if r["seed"] == 0 and settings.items() <= r.items()]
-        if run["seed"] > 0:
-            assert run["rate"] == max(tried, key=lambda r: r["validation"])["rate"]
+def compared(some, first, second):
+    """(difference, standard error) in points of two {setting: value}, paired by seed and by test image."""
+    by_seed = [{r["seed"]: right_answers(r) for r in some if what.items() <= r.items()} for what in (first, second)]
+    pairs = [by_seed[0][seed] - by_seed[1][seed].astype(float) for seed in set(by_seed[0]) & set(by_seed[1])]
+    spread = np.std([pair.mean() for pair in pairs]) / np.sqrt(len(pairs))
+    return 100 * np.mean(pairs), 100 * np.hypot(spread, np.mean(pairs, axis=0).std() / np.sqrt(len(pairs[0])))
 
 
-def test_recorded_advice_is_right_on_all_three_data_sets(runs):
-    said = {run["data"]: (tuple(run["scenario"]), run["cut"]) for run in runs if run["experiment"] == "advice"}
-    assert {name: scenario for name, (scenario, _) in said.items()} == {
-        "photo tiles": ("small", "similar"),
-        "CIFAR-10": ("large", "similar"),
-        "MNIST": ("large", "dissimilar"),
+def test_verdicts_on_the_page_are_the_records(runs, notebook):
+    """Every printed comparison of a recipe with the probe, computed again from the record in another way."""
+    ways = {
+        "train last two stages": ("train", 5),
+        "train everything": ("train", 0),
+        "probe after stage 5": ("probe", 5),
     }
-
-
-def test_rates_were_chosen_among_several(runs):
-    first = [r for r in runs if r["experiment"] == "matrix" and r["seed"] == 0]
-    for strategy in {r["strategy"] for r in first} - {"replace the output layer"}:
-        assert len({r["rate"] for r in first if r["strategy"] == strategy}) > 1
+    names = {shown: name for name, shown in notebook.NAMES.items()}
+    record, checked = notebook.Record(runs), 0
+    texts = [o.get("text", "") for c in nbformat.read(PAGE, as_version=4).cells for o in c.get("outputs", [])]
+    case = r"^ +(\D+?|CIFAR-10) +([\d,]+)(?: images, \d seeds?)? +(probe after stage 5)? *"
+    pattern = case + r"([-+.\d]+) points \[(\S+), (\S+)\]  (.+)$"
+    way = None
+    for line in "".join(texts).splitlines():
+        way = next((w for w in ways if line.startswith(f"{w}, against the probe")), way)
+        found = re.match(pattern, line)
+        if not found or found[1] not in names or not (found[3] or way):
+            continue
+        data_set, n = names[found[1]], int(found[2].replace(",", ""))
+        used = [*record.find(data_set, found[3] or way, n).values(), *record.find(data_set, "probe", n).values()]
+        first = dict(zip(("strategy", "k"), ways[found[3] or way], strict=True)) | {"network": "pretrained"}
+        gain, error = compared(used, first, {"strategy": "probe", "k": 7, "network": "pretrained"})
+        printed, low, high = float(found[4]), float(found[5]), float(found[6])
+        assert printed == pytest.approx(gain, abs=0.06) and low <= printed <= high
+        assert found[7] == ("better" if gain > 2.6 * error else "worse" if gain < -2.6 * error else found[7]), line
+        assert found[7] == ("better" if low > 0 else "worse" if high < 0 else "not told apart"), line
+        checked += 1
+    assert checked > 5

@@ -3,70 +3,104 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
 
+from experiments import lesson
 from helpers import data, models, weights
 
-COUNTS = {"output layer": (122_910, 1_735_488), "later blocks": (1_598_238, 260_160), "everything": (1_858_398, 0)}
+BROKEN = {
+    "nothing frozen": ("position > border and not", "True and not"),
+    "everything frozen": ("position > border and not", "False and not"),
+    "one stage too few": ("STAGES[k - 1]) if k", "STAGES[k - 2]) if k"),
+    "BatchNorm trained": ("isinstance(layer, layers.BatchNormalization)", "False"),
+}
 
 
 @pytest.fixture(scope="module")
-def batch():
-    tiles = data.photo_tiles(32).train
-    return tiles.images[:16], tiles.labels[:16]
+def tiles():
+    part = data.photo_tiles(64).train
+    return part.images[:16], part.labels[:16]
 
 
-def transfer_model(strategy):
-    """VGG16 cut after block 3 with 30 classes, compiled with the layers of `strategy` trainable."""
-    base = models.vgg16("block3_pool", 32)
+@pytest.fixture(scope="module")
+def base():
+    return models.efficientnet_lite0(64, include_top=False)
+
+
+def stage_of(notebook, base):
+    """{layer: the stage that it is in, from 1}, from the names of the blocks and not from the lesson's list."""
+    first = {0: 1, 1: 2, 3: 3, 5: 4, 8: 5, 11: 6, 15: 7}
+    stages = {}
     for layer in base.layers:
-        later = not layer.name.startswith(("block1", "block2"))
-        layer.trainable = strategy == "everything" or (strategy == "later blocks" and later)
-    model = keras.Model(base.input, models.classifier_head(base.output_shape[1:], 30)(base.output))
-    model.compile(keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", jit_compile=False)
-    return model
+        block = layer.name.split("_")[0].removeprefix("block")
+        number = max((n for n in first if n <= int(block)), default=0) if block.isdigit() else None
+        stages[layer.name] = 7 if layer.name.startswith("head") else first[number] if number is not None else 1
+    return stages
 
 
-@pytest.mark.parametrize("strategy", COUNTS)
-def test_frozen_weights_stay_and_the_others_change(strategy, batch):
-    model = transfer_model(strategy)
-    assert models.parameter_counts(model)[1:] == COUNTS[strategy]
-    parts = [layer for layer in model.layers if layer.weights]
-    before = [layer.get_weights() for layer in parts]
-    model.fit(*batch, verbose=0)
-    for layer, old in zip(parts, before, strict=True):
+def check_frozen(notebook, base, k):
+    notebook.freeze(base, k)
+    stages = stage_of(notebook, base)
+    for layer in base.layers:
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        assert layer.trainable == (stages[layer.name] > k and not norm), layer.name
+
+
+@pytest.mark.parametrize("k", range(8))
+def test_the_first_k_stages_and_every_batchnorm_are_frozen(k, base):
+    check_frozen(lesson.load("03"), base, k)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_freeze_is_noticed(how, base):
+    notebook = lesson.load("03")
+    cell = next(c for c in notebook_cells() if "def freeze(" in c)
+    assert BROKEN[how][0] in cell
+    exec(cell.replace(*BROKEN[how]), vars(notebook))
+    with pytest.raises(AssertionError):
+        check_frozen(notebook, base, 3)
+
+
+def notebook_cells():
+    import nbformat
+
+    (path,) = lesson.NOTEBOOKS.glob("03_*.ipynb")
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.slow
+def test_frozen_stages_stay_bit_for_bit_and_later_ones_change(tiles):
+    notebook = lesson.load("03")
+    model = notebook.add_output_layer(models.efficientnet_lite0(64, include_top=False), 30)
+    notebook.freeze(model, 5)
+    upper = notebook.later_stages(model, 5)
+    frozen = notebook.first_stages(model, 5)
+    whole = model.predict(tiles[0], verbose=0)
+    assert np.allclose(upper.predict(frozen.predict(tiles[0], verbose=0), verbose=0), whole, atol=1e-5)
+    upper.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+    before = {layer.name: layer.get_weights() for layer in model.layers if layer.weights}
+    upper.fit(frozen.predict(tiles[0], verbose=0), tiles[1], verbose=0)
+    stages = stage_of(notebook, model)
+    for name, old in before.items():
+        layer = model.get_layer(name)
         changed = any(not np.array_equal(a, b) for a, b in zip(old, layer.get_weights(), strict=True))
-        frozen = {"output layer": layer.name != "head", "everything": False}.get(
-            strategy, layer.name.startswith(("block1", "block2"))
-        )
-        assert changed != frozen, layer.name
+        norm = isinstance(layer, keras.layers.BatchNormalization)
+        assert changed == (name == "output" or stages[name] > 5 and not norm), name
+    shares = notebook.moved(model, before)
+    assert shares[:5] == [0.0] * 5 and min(shares[5:]) > 0
 
 
-def test_frozen_batchnorm_keeps_its_statistics(batch):
-    for frozen in (True, False):
-        model = keras.Sequential([keras.Input((32, 32, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
-        model.layers[1].trainable = not frozen
-        model.add(layers.GlobalAveragePooling2D())
-        model.add(layers.Dense(30, activation="softmax"))
-        model.compile("sgd", "sparse_categorical_crossentropy")
-        before = model.layers[1].get_weights()[-2:]
-        model.fit(*batch, verbose=0)
-        same = all(np.array_equal(a, b) for a, b in zip(before, model.layers[1].get_weights()[-2:], strict=True))
-        assert same == frozen
-
-
-def test_vgg16_equals_keras_layer_by_layer(batch):
+def test_vgg16_equals_keras_layer_by_layer(tiles):
     """Ours takes raw pixels, Keras's what its preprocess_input makes of them: every layer must agree."""
-    theirs = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    theirs = keras.applications.VGG16(weights=None, include_top=False, input_shape=(64, 64, 3))
     for name, arrays in weights.vgg16_base().items():
         theirs.get_layer(name).set_weights(arrays)
-    ours = models.vgg16("block5_pool", 32)
+    ours = models.vgg16("block5_pool", 64)
     names = [layer.name for layer in theirs.layers if layer.name.startswith("block")]
     assert names == [layer.name for layer in ours.layers if layer.name.startswith("block")] and len(names) == 18
-    prepared = keras.applications.vgg16.preprocess_input(batch[0][:4].astype(np.float32))
+    prepared = keras.applications.vgg16.preprocess_input(tiles[0][:4].astype(np.float32))
     outputs = [
         keras.Model(model.input, [model.get_layer(name).output for name in names]).predict(images, verbose=0)
-        for model, images in ((ours, batch[0][:4]), (theirs, prepared))
+        for model, images in ((ours, tiles[0][:4]), (theirs, prepared))
     ]
     for name, a, b in zip(names, *outputs, strict=True):
         assert np.allclose(a, b, rtol=1e-4, atol=1e-3 * np.abs(b).max()), name
