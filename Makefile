@@ -8,7 +8,7 @@ STAMP := $(subst $() ,\ ,$(ENV))/.installed
 CHANGED := $(shell [ -x $(PY) ] && [ "`cat "$(ENV)/.installed" 2>/dev/null`" = "$(CURDIR)" ] || echo changed)
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run check test full bench weights html lab outputs lint clean changed
+.PHONY: help run model predict check test full bench weights html lab outputs lint clean changed
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -17,6 +17,16 @@ help:  ## list the targets
 
 run: $(STAMP)  ## run the notebooks; results and pages in build/ (NB: which, PARAMS: values of their parameters)
 	@$(PY) tools/run.py $(NB) -p $(PARAMS)
+
+model: $(STAMP)  ## a model for your own images: IMAGES=folder OUT=folder (a folder of images per class in it; see PARAMS)
+	@[ -n "$$OUT" ] && [ -d "$$IMAGES" ] || { echo "make model IMAGES=folder OUT=folder: IMAGES '$$IMAGES' is no folder," \
+	  "or OUT is not named. IMAGES holds one folder of images per class."; exit 2; }
+	@mkdir -p "$$OUT" && [ -w "$$OUT" ] || { echo "OUT '$$OUT' cannot be written: name another folder."; exit 2; }
+	@$(PY) tools/run.py 05 --out "$$OUT/report" -p IMAGES="$$IMAGES" OUT="$$OUT" $(PARAMS)
+
+predict: $(STAMP)  ## classify images: MODEL=folder of make model, IMAGES=folder; the table goes to CSV (predictions.csv)
+	@[ -n "$$MODEL" ] && [ -n "$$IMAGES" ] || { echo "make predict MODEL=folder IMAGES=folder [CSV=table.csv]"; exit 2; }
+	@$(PY) deploy/predict.py "$$MODEL" "$$IMAGES" "$${CSV:-predictions.csv}"
 
 check: lint  ## what to do before every commit: style, text, and the tests that are quick
 	@$(PY) -m pytest -m "not slow" tests $(ARGS)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers.assets import SOURCES, packaged_file
-from helpers.images import ImageError, center_crop, check_images, read_image, resize
+from helpers.images import center_crop, check_images, read_image, resize
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class ImageSet:
     """Images with their labels.
 
     images: uint8, (n, height, width, 3), RGB, 0-255.  labels: int64, (n,), indices into class_names.
-    Raises ValueError when images and labels differ in length or have another dtype or shape.
+    files: the path of each image, where they come from a folder. Raises ValueError when images and labels differ
+    in length or have another dtype or shape.
     """
 
     images: np.ndarray
@@ -37,6 +39,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     source: str
     licence: str
+    files: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check_images(self.images)
@@ -49,7 +52,8 @@ class ImageSet:
 
     def take(self, indices: np.ndarray) -> ImageSet:
         """The images and labels at `indices`, in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        files = None if self.files is None else self.files[indices]
+        return replace(self, images=self.images[indices], labels=self.labels[indices], files=files)
 
 
 class Splits(NamedTuple):
@@ -89,7 +93,7 @@ _IMAGENET_FILES = [SOURCES[f"imagenet_{number:02d}"] for number in range(20)]
 
 
 def imagenet_images() -> ImageSet:
-    """Twenty ImageNet photographs with their labels, from the PyPI package foolbox.
+    """Twenty photographs with ImageNet labels, from the examples of the PyPI package foolbox; origin undocumented.
 
     images: uint8, (20, 512, 512, 3); the one oblong file is cut to its central square.
     labels: ImageNet class indices, 0-999; class_names: all 1,000. Raises FileError.
@@ -97,7 +101,7 @@ def imagenet_images() -> ImageSet:
     images = [center_crop(read_image(packaged_file(source)), 512, fraction=1.0) for source in _IMAGENET_FILES]
     labels = [int(Path(source.file).stem.split("_")[2]) for source in _IMAGENET_FILES]
     names = tuple(name for _, name in imagenet_classes())
-    source = "20 ImageNet photographs, PyPI package foolbox"
+    source = "20 photographs with ImageNet labels, PyPI package foolbox"
     return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, _IMAGENET_FILES[0].licence)
 
 
@@ -136,7 +140,7 @@ def photo_tiles(size: int = 32, seed: int = 0) -> Splits:
         tiles += found
         labels += [label] * len(found)
     source = f"tiles of {len(files)} photographs, PyPI packages foolbox, scikit-image, scikit-learn"
-    licence = "ImageNet terms: research and education (20); free licences (10, see SAMPLE_IMAGES)"
+    licence = "origin undocumented, used by ImageNet's terms (20); free licences (10, see SAMPLE_IMAGES)"
     everything = ImageSet(np.stack(tiles), np.array(labels, np.int64), tuple(files), source, licence)
     train, validation, test = stratified_splits(everything, validation=0.2, test=0.2, seed=seed)
     test = _without_lookalikes(test, np.concatenate([train.images, validation.images]))
@@ -205,13 +209,18 @@ class FolderError(ValueError):
     """A folder cannot serve as a data set; the message names it and the remedy."""
 
 
-def image_folder(path: str | Path, size: int = 32, max_per_class: int = 1000, seed: int = 0) -> Splits:
+def _read_square(file: Path, size: int) -> np.ndarray:
+    return center_crop(read_image(file), size, fraction=1.0)
+
+
+def image_folder(path: str | Path, size=32, max_per_class=1000, seed=0, read=_read_square) -> Splits:
     """The images below `path`, one folder per class; or train/, test/ and perhaps val/, each with one folder per class.
 
-    Each image is cropped to its central square and scaled: uint8, (n, size, size, 3). A class takes the
-    images in folders inside it too. At most `max_per_class` of each class, drawn at random. Without test/,
-    3/5 train, 1/5 validation, 1/5 test of every class; without val/, 1/5 of train/ is for validation. What
-    cannot be read is left out, and so are copies of training images elsewhere; both are said on stderr.
+    Each image is cropped to its central square and scaled, or read by `read(file, size)`, which raises ValueError
+    for what it cannot read: uint8, (n, size, size, 3). A class takes the images in folders inside it too. At most
+    `max_per_class` of each class, drawn at random. Without test/, 3/5 train, 1/5 validation, 1/5 test of every
+    class; without val/, 1/5 of train/ is for validation. What cannot be read is left out, and so are copies of
+    training images elsewhere; both are said on stderr.
     Raises FolderError (no such folder, parts and classes side by side, fewer than two classes, a class with
     fewer than three images).
     """
@@ -223,19 +232,19 @@ def image_folder(path: str | Path, size: int = 32, max_per_class: int = 1000, se
     folders = _folders(root)
     parts = {PARTS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in PARTS}
     if not parts:
-        everything = _read(root, size, max_per_class, seed)
+        everything = _read(root, size, max_per_class, seed, read)
         return _without_copies(stratified_splits(everything, validation=0.2, test=0.2, seed=seed))
     if not {"train", "test"} <= set(parts) or len(parts) < len(folders):
         found = ", ".join(folder.name for folder in folders)
         raise FolderError(f"{root} holds {found}: give train, test and perhaps val and nothing else, or only classes")
-    read = {name: _read(folder, size, max_per_class, seed) for name, folder in parts.items()}
-    for name, part in read.items():
-        if odd := sorted(set(part.class_names) ^ set(read["train"].class_names)):
+    sets = {name: _read(folder, size, max_per_class, seed, read) for name, folder in parts.items()}
+    for name, part in sets.items():
+        if odd := sorted(set(part.class_names) ^ set(sets["train"].class_names)):
             raise FolderError(f"{root}: train and {name} have different classes ({', '.join(odd[:5])})")
-    if "validation" not in read:
-        divided = stratified_splits(read["train"], validation=0.2, test=0.0, seed=seed)
-        read |= {"train": divided.train, "validation": divided.validation}
-    return _without_copies(Splits(**read))
+    if "validation" not in sets:
+        divided = stratified_splits(sets["train"], validation=0.2, test=0.0, seed=seed)
+        sets |= {"train": divided.train, "validation": divided.validation}
+    return _without_copies(Splits(**sets))
 
 
 def _visible(path: Path) -> bool:
@@ -247,7 +256,7 @@ def _folders(root: Path) -> list[Path]:
     return sorted(folder for folder in root.iterdir() if folder.is_dir() and _visible(folder))
 
 
-def _read(root: Path, size: int, max_per_class: int, seed: int) -> ImageSet:
+def _read(root: Path, size: int, max_per_class: int, seed: int, read: Callable) -> ImageSet:
     """All classes of one folder, as one set. Raises FolderError."""
     classes = _folders(root)
     if len(classes) < 2:
@@ -262,12 +271,13 @@ def _read(root: Path, size: int, max_per_class: int, seed: int) -> ImageSet:
         others.update(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
         files = [file for file in files if file.suffix.lower() in SUFFIXES]
         chosen += [(label, file) for file in random.permutation(files)[:max_per_class]]
-    images, labels, unreadable = [], [], []
+    images, labels, files_read, unreadable = [], [], [], []
     for label, file in tqdm(chosen, desc=f"reading {root.name}", unit="image", leave=False):
         try:
-            images.append(center_crop(read_image(file), size, fraction=1.0))
+            images.append(read(file, size))
             labels.append(label)
-        except ImageError as error:
+            files_read.append(str(file))
+        except ValueError as error:
             unreadable.append(str(error))
     if unreadable:
         print(f"{root}: {len(unreadable)} of {len(chosen)} files left out; the first: {unreadable[0]}", file=sys.stderr)
@@ -279,7 +289,8 @@ def _read(root: Path, size: int, max_per_class: int, seed: int) -> ImageSet:
         remedy = f"at least {MIN_PER_CLASS} JPEG, PNG, WebP, GIF, TIFF or BMP files are needed"
         raise FolderError(f"{root}: too few images in {which}: {remedy}{unread}")
     names, source = tuple(folder.name for folder in classes), f"images in {root.absolute().name}"
-    return ImageSet(np.stack(images), np.array(labels, np.int64), names, source, "the reader's own")
+    labelled = np.stack(images), np.array(labels, np.int64), names
+    return ImageSet(*labelled, source, "the reader's own", np.array(files_read))
 
 
 def _without_copies(splits: Splits) -> Splits:

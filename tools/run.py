@@ -147,7 +147,7 @@ def execute(run: Run, out: Path) -> None:
     style = f"{source.stem:<26} {{bar:24}} {{n_fmt}}/{{total_fmt}} cells  {{elapsed}}"
     bar = {"bar_format": style, "leave": False, "disable": None}  # on a terminal only
     settings = {"kernel_name": "python3", "cwd": source.parent, "start_timeout": 120, "on_cell_executed": note}
-    settings["extra_arguments"] = ["--IPKernelApp.log_level=50"]  # no remarks about the transport
+    settings["extra_arguments"] = ["--IPKernelApp.log_level=40"]  # no remarks about the transport
     threading.Thread(target=watch, daemon=True).start()
     run.status = "failed"
     try:

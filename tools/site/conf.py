@@ -11,8 +11,9 @@ myst_heading_anchors, suppress_warnings = 4, ["myst.header", "mystnb.mime_priori
 html_theme, html_math_renderer = "sphinx_book_theme", "mathml"
 html_static_path, html_css_files = ["static"], ["site.css"]
 html_show_copyright = html_show_sphinx = html_copy_source = html_show_search_summary = False
+html_sidebars = {"**": ["sbt-sidebar-nav"]}
 html_theme_options = {"home_page_in_toc": True, "use_download_button": False, "show_toc_level": 2}
-html_theme_options |= {"navbar_persistent": [], "footer_content_items": []}
+html_theme_options["navbar_start"] = ["navbar-logo"]
 
 
 def formula(translator, node):

@@ -1,0 +1,146 @@
+"""predict.py: a folder of images becomes a table, by the rules by which training reads, and without TensorFlow."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_model import write
+
+from deploy import predict
+from helpers.images import center_crop, read_image
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")  # what Pillow says of damaged TIFF files
+PROGRAM = Path(predict.__file__)
+NAMES = ["plain.png", "with space.png", "quo\"te's.png", "{braces}.png", "<script>alert(1)<script>.png", "ü\n漢.png"]
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 0), (120, 119, 118), (0, 0, 250)]
+
+
+def striped(size, mode="RGB"):
+    image = Image.new("RGB", size, (250, 20, 30))
+    image.paste((20, 60, 240), (0, 0, size[0] // 3, size[1]))
+    return image.convert(mode)
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    striped((90, 60)).save(path, exif=exif)
+
+
+ODD_IMAGES = {
+    "exif.jpg": turned,
+    "grey16.png": lambda p: Image.fromarray(np.linspace(0, 65535, 6400).reshape(80, 80).astype(np.uint16)).save(p),
+    "cmyk.jpg": lambda p: striped((80, 60), "CMYK").save(p),
+    "palette.gif": lambda p: striped((80, 60), "P").save(p),
+    "alpha.png": lambda p: Image.new("RGBA", (70, 70), (255, 0, 0, 100)).save(p),
+    "animated.gif": lambda p: striped((64, 64)).save(p, save_all=True, append_images=[Image.new("RGB", (64, 64))]),
+    "one.png": lambda p: Image.new("RGB", (1, 1), (10, 200, 30)).save(p),
+    "long.png": lambda p: striped((400, 20)).save(p),
+    "large.jpg": lambda p: striped((1500, 1100)).save(p, quality=95),
+    "grey16.tif": lambda p: Image.fromarray(np.full((50, 60), 40_000, np.uint16)).save(p),
+    "bits.bmp": lambda p: Image.new("1", (80, 60), 1).save(p),
+}
+
+
+def run(*arguments, program=(PROGRAM,)):
+    return subprocess.run([sys.executable, *program, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", ODD_IMAGES)
+def test_odd_images_are_read_as_the_series_reads_them(tmp_path, name):
+    ODD_IMAGES[name](tmp_path / name)
+    for size in (32, 160):
+        mine, theirs = predict.read(tmp_path / name, size), center_crop(read_image(tmp_path / name), size, fraction=1.0)
+        assert mine.shape == (size, size, 3) and mine.dtype == np.uint8
+        assert np.abs(mine.astype(int) - theirs).mean() < 4, "another way to scale, not another image"
+
+
+def test_a_folder_becomes_a_table(tmp_path):
+    model, images = write(tmp_path / "model", refuse_below=0.9), tmp_path / "images"
+    (images / "inner folder").mkdir(parents=True)
+    for name, colour in zip(NAMES, COLOURS, strict=True):
+        Image.new("RGB", (40, 50), colour).save(images / name)
+        Image.new("RGB", (40, 50), "blue").save(images / "inner folder" / name)
+    (images / "empty.jpg").write_bytes(b"")
+    (images / "notes.txt").write_text("no image")
+    done = run(model, images, tmp_path / "table.csv")
+    assert done.returncode == 0 and "13 images, 1 refused, 1 not readable" in done.stdout, done.stderr
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        table = {row.pop("file"): row for row in csv.DictReader(file)}
+    assert set(table) == {*NAMES, *(f"inner folder/{name}" for name in NAMES), "empty.jpg"}
+    answering = predict.Model(model)
+    for name, colour in zip(NAMES, COLOURS, strict=True):
+        probabilities, _ = answering.predict(predict.read(images / name, 32))
+        assert table[name]["class"] == answering.classes[int(np.argmax(colour))]
+        assert float(table[name]["probability"]) == pytest.approx(probabilities.max(), abs=1e-6)
+        assert table[name]["refused"] == ("yes" if probabilities.max() < 0.9 else "no")
+    assert table["empty.jpg"]["class"] == "" and "empty.jpg" in table["empty.jpg"]["refused"]
+
+
+def test_the_threshold_of_two_classes_decides(tmp_path):
+    model = write(tmp_path / "m", classes=["sound", "broken"], positive=1, threshold=0.2, refuse_below=0.6)
+    answering = predict.Model(model)
+    assert answering.decide(np.array([0.79, 0.21])) == (1, 0.21, False)
+    assert answering.decide(np.array([0.81, 0.19])) == (0, 0.81, False)
+    assert answering.decide(np.array([0.45, 0.55]))[2]
+
+
+BAD = {
+    "damaged": lambda file: file.write_bytes(file.read_bytes()[:100]),
+    "not one of notebook 05": lambda file: write(file.parent),
+    "is not there": lambda file: file.unlink(),
+    "with images": lambda file: (file.parents[1] / "images" / "a.png").unlink(),
+    "directory": lambda file: None,
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_what_cannot_work_ends_in_a_sentence_and_leaves_nothing(tmp_path, sentence):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "a.png")
+    model = write(tmp_path / "model", refuse_below=0.9)
+    BAD[sentence](model / "model.onnx")
+    target = tmp_path / ("images" if sentence == "directory" else "table.csv")
+    done = run(model, tmp_path / "images", target)
+    assert done.returncode == 1 and sentence in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not target.is_file() and not list(tmp_path.glob("*.new"))
+
+
+def test_no_program_is_started_and_no_giant_unpacked(tmp_path):
+    (tmp_path / "renamed.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
+    Image.new("1", (60_000, 10)).save(tmp_path / "wide.png")
+    for name, said in {"renamed.jpg": "Unidentified", "wide.png": "too many"}.items():
+        with pytest.raises(ValueError, match=f"{name}.*{said}"):
+            predict.read(tmp_path / name, 32)
+
+
+def test_any_bytes_are_an_image_or_a_sentence():
+    random, whole = np.random.default_rng(0), {}
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"):
+        striped((20, 20)).save(file := io.BytesIO(), kind)
+        whole[kind] = np.frombuffer(file.getvalue(), np.uint8)
+    for _ in range(300):
+        content = whole[random.choice(list(whole))].copy()
+        content[random.integers(len(content), size=random.integers(1, 9))] = random.integers(256)
+        content = content[: random.integers(len(content) + 1)] if random.random() < 0.5 else content
+        try:
+            assert predict.read(io.BytesIO(content.tobytes()), 32, "x").shape == (32, 32, 3)
+        except ValueError as error:
+            assert str(error).startswith("x: ")
+
+
+def test_it_needs_onnxruntime_pillow_and_numpy_only(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9), "red").save(tmp_path / "images" / "a.png")
+    blocked = ("tensorflow", "keras", "helpers", "cv2", "sklearn", "scipy", "matplotlib", "onnx")
+    code = f"import sys, runpy; sys.modules.update(dict.fromkeys({blocked!r}));"
+    code += f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    model = write(tmp_path / "model", refuse_below=0.9)
+    done = run(model, tmp_path / "images", tmp_path / "t.csv", program=("-c", code))
+    assert done.returncode == 0, done.stderr
+    assert "a.png,red,1.000000,no" in (tmp_path / "t.csv").read_text()

@@ -1,0 +1,189 @@
+"""The page to try a model: it answers on this machine only, whatever is sent to it, and goes on living."""
+
+import io
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import websocket
+from PIL import Image
+from tiny_model import write
+
+from deploy import predict, serve
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "SECONDS", 2)
+    monkeypatch.setattr(serve.Handler, "timeout", 2)
+    running = serve.Server(0, predict.Model(write(tmp_path / "model", refuse_below=0.9)))
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+def image(colour, size=(50, 40)):
+    Image.new("RGB", size, colour).save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def ask(server, body=None, path="/predict", **headers):
+    """Status, headers and content of an answer."""
+    request = urllib.request.Request(f"http://127.0.0.1:{server.server_port}{path}", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def raw(server, text, wait=10):
+    """What comes back for these bytes, until the connection is closed."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=wait) as connection:
+        connection.sendall(text)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def lives(server):
+    return ask(server, image("blue"))[0] == 200
+
+
+def test_an_image_gets_the_answer_of_the_model(server):
+    status, headers, content = ask(server, image((20, 250, 30)))
+    said = json.loads(content)
+    assert status == 200 and said["class"] == "green <b>" and said["refused"] is False
+    assert said["probability"] == pytest.approx(1, abs=1e-4)
+    assert np.shape(said["evidence"]) == (32, 32) and np.max(said["evidence"]) == 1
+    assert headers["Content-Type"] == "application/json" and headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_writes_text_only(server):
+    status, headers, content = ask(server, path="/")
+    assert status == 200 and b"http" not in content and b"innerHTML" not in content
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert server.server_address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/../../etc/passwd", "/model.onnx", "/predict?x=/etc/passwd", "/%2e%2e/x"])
+def test_no_other_path_is_answered(server, path):
+    for body in (None, image("red")):
+        status, _, content = ask(server, body, path)
+        assert status == 404 and b"root:" not in content
+    assert lives(server)
+
+
+@pytest.mark.parametrize(
+    ("status", "head", "body"),
+    [
+        (404, "Host: example.org\r\nContent-Length: 4", b"abcd"),
+        (404, "Content-Length: 4", b"abcd"),
+        (411, "Host: localhost", b""),
+        (411, "Host: localhost\r\nTransfer-Encoding: chunked", b"4\r\nabcd\r\n"),
+        (411, "Host: localhost\r\nContent-Length: -1", b""),
+        (413, "Host: localhost\r\nContent-Length: 99999999999", b"abcd"),
+        (400, "Host: localhost\r\nContent-Length: 4", b"abcd"),
+        (400, "Host: localhost\r\nContent-Length: 0000000000004", b"<svg"),
+    ],
+)
+def test_a_wrong_request_gets_one_answer(server, status, head, body):
+    answer = raw(server, f"POST /predict HTTP/1.0\r\n{head}\r\n\r\n".encode() + body)
+    assert answer.startswith(f"HTTP/1.0 {status} ".encode()), answer[:100]
+    assert "error" in json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert lives(server)
+
+
+def test_slow_clients_and_bodies_without_end_are_left(server):
+    begun = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nabc"
+
+    def trickle(_):
+        start = time.monotonic()
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+            connection.sendall(begun)
+            try:
+                while time.monotonic() - start < 20:
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+            except OSError:
+                pass
+        return time.monotonic() - start
+
+    with ThreadPoolExecutor(10) as pool:
+        slow = pool.map(trickle, range(10))
+        time.sleep(0.5)
+        assert lives(server), "ten slow clients must not keep others out"
+        assert max(slow) < 15
+    for _ in range(40):  # more than it serves at a time, gone without a word
+        socket.create_connection(("127.0.0.1", server.server_port)).close()
+    assert lives(server)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ANSWER = "document.getElementById('answer').textContent"
+PIXEL = "[...document.getElementById('view').getContext('2d').getImageData(240, 240, 1, 1).data]"
+
+
+class Tab:
+    """The tab of a headless Chromium, by its DevTools protocol."""
+
+    def __init__(self, browser):
+        address = next(line for line in browser.stderr if "DevTools listening" in line).split("/")[2]
+        tabs = json.loads(urllib.request.urlopen(f"http://{address}/json").read())
+        url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+        self.connection, self.number = websocket.create_connection(url, timeout=60), 0
+
+    def call(self, method, **parameters):
+        self.number += 1
+        self.connection.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
+        while (answer := json.loads(self.connection.recv())).get("id") != self.number:
+            pass
+        return answer["result"]
+
+    def evaluate(self, expression):
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def wait(self, condition):
+        for _ in range(300):
+            if self.evaluate(condition):
+                return
+            time.sleep(0.1)
+        raise AssertionError(condition)
+
+    def choose(self, path):
+        """The answer that the page shows for a file."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.evaluate(f"{ANSWER} = ''")
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+        self.wait(f"!['', '...'].includes({ANSWER})")
+        return self.evaluate(ANSWER)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_the_page_works_in_a_browser(server, tmp_path):
+    (tmp_path / "green.png").write_bytes(image((20, 250, 30)))
+    (tmp_path / "wrong.png").write_bytes(b"<script>")
+    flags = ["--headless", "--no-sandbox", "--no-first-run", "--remote-allow-origins=*", "--remote-debugging-port=0"]
+    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path}/profile", f"http://127.0.0.1:{server.server_port}/"]
+    browser = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        tab = Tab(browser)
+        tab.wait("document.readyState == 'complete' && !!document.getElementById('file')")
+        assert tab.choose(tmp_path / "green.png") == "green <b>, 100.0 %"
+        tab.wait(f"{PIXEL}[0] > 100 && {PIXEL}[2] < 100")  # the map of evidence is orange above the image
+        tab.evaluate("document.getElementById('heat').click()")
+        assert tab.evaluate(PIXEL) == [20, 250, 30, 255]
+        assert "no image" in tab.choose(tmp_path / "wrong.png")
+        assert not tab.evaluate("document.querySelectorAll('b').length"), "names are text"
+    finally:
+        browser.kill()
+        browser.wait()
