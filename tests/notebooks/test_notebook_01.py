@@ -92,9 +92,11 @@ def test_the_prose_says_what_the_recorded_runs_bear_out():
     assert faults(RESIDUAL) == []
 
 
-@pytest.mark.parametrize("change", [{"shortcut": False}, {"shortcut": True, "gamma": 1.0}, {"gamma": 0.0}])
-def test_other_runs_would_be_noticed(change):
-    tampered = [run | {"training_error": 6.0} if change.items() <= run.items() else run for run in RESIDUAL]
+@pytest.mark.parametrize(
+    ("change", "error"), [({"shortcut": False}, 0.1), ({"shortcut": True, "gamma": 1.0}, 30.0), ({"gamma": 0.0}, 0.1)]
+)
+def test_other_runs_would_be_noticed(change, error):
+    tampered = [run | {"training_error": error} if change.items() <= run.items() else run for run in RESIDUAL]
     assert faults(tampered)
     assert faults(RESIDUAL, PROSE.replace("is not what helped", "is what helped"))
 
@@ -110,7 +112,7 @@ def test_the_page_prints_what_is_recorded():
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         numbers = re.findall(r"[+-]?\d+\.\d", line.removeprefix(name))
         pairs = [first[seed] - second[seed] for seed in first]
-        assert [float(numbers[0]), float(numbers[2])] == pytest.approx(
+        assert [float(numbers[0]), float(numbers[3])] == pytest.approx(
             [np.mean(list(first.values())), np.mean(pairs)], abs=0.051
         )
         assert line.endswith(f"{len(pairs)} seeds")
@@ -120,7 +122,8 @@ def test_the_page_prints_what_is_recorded():
 def test_every_run_says_how_it_was_made(runs):
     assert len({json.dumps({name: run[name] for name in run["settings"]}) for run in runs}) == len(runs)
     for run in runs:
-        assert {"precision", "seed"} <= set(run["settings"]) and run["seconds"] > 0 and run["peak_mb"] > 0
+        assert "precision" in run["settings"] and run["seconds"] > 0 and run["peak_mb"] > 0
+        assert "seed" in run["settings"] or run["experiment"] == "time"
         assert {"date", "machine", "versions"} == set(run["provenance"])
 
 
