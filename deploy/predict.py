@@ -20,7 +20,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # of all that Pillow re
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 MAX_SIDE, MAX_PIXELS = 30_000, 100_000_000
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow thinks of a damaged file is said once, by us
-Image.MAX_IMAGE_PIXELS = None  # the limits above are stricter, and end in a sentence
 
 
 def read(file, size: int, name: str = "") -> np.ndarray:
@@ -44,6 +43,8 @@ def read(file, size: int, name: str = "") -> np.ndarray:
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+    except Image.DecompressionBombError:  # Pillow's own limit, on opening the file
+        raise ValueError(f"{name}: its pixels are too many: scale it down first") from None
     except Exception as error:  # decoders of damaged files raise nearly every kind
         reason = str(error) if type(error) is ValueError else f"damaged, cut off or no image ({type(error).__name__})"
         raise ValueError(f"{name}: {reason}") from None

@@ -156,7 +156,7 @@ REFUSED = {
     "truncated webp": (encoded(NOISE, "WEBP")[:-500], "is damaged, cut off|is not an image"),
     "truncated tiff": (encoded(NOISE, "TIFF")[:-5000], "is damaged, cut off"),
     "float tiff": (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point pixels"),
-    "bomb of 20000 x 20000": (png_that_says(20000, 20000), "too large .*400000000 pixels|20000 x 20000 pixels"),
+    "bomb of 20000 x 20000": (png_that_says(20000, 20000), "too large .*400000000 pixels"),
     "bomb of 11000 x 11000": (png_that_says(11000, 11000), "has 11000 x 11000 pixels, more than 100 million"),
     "100,000 pixels in a row": (png_that_says(100_000, 1), "has 100000 x 1 pixels, more than .* or 30000 a side"),
 }
