@@ -1,11 +1,11 @@
 """The recorded experiment of notebook 03: how much of a pretrained network to keep, for how many images, of which kind.
 
-    python experiments/transfer.py DATA ELPV [--sets cats_dogs,mnist] [--seeds 3]
+    python experiments/transfer.py --data FOLDER --elpv WHEEL [--sets cats_dogs,mnist] [--seeds 3]
 
-DATA: a folder with cats_dogs.zip, ants_bees.zip, cifar10_jpeg.zip and mnist.npz; ELPV: the wheel elpv-dataset
-1.0.0.post1. All are checked by SHA-256, and read as data. The functions that freeze, train and probe are the lesson's
-own. Every run is written as it ends; an interrupted program goes on where it stopped. `--list` prints what is left,
-with an estimate of the time, and ends.
+FOLDER holds cats_dogs.zip, ants_bees.zip, cifar10_jpeg.zip and mnist.npz; WHEEL is elpv-dataset 1.0.0.post1. All are
+checked by SHA-256, and read as data. Sets whose file was not named are left out, and that is said. The functions that
+freeze, train and probe are the lesson's own. Every run is written as it ends; an interrupted program goes on where it
+stopped. `--list` prints what is left, with an estimate of the time, and ends.
 """
 
 from __future__ import annotations
@@ -16,13 +16,10 @@ import hashlib
 import io
 import itertools
 import re
-import sys
 import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import helpers  # noqa: F401  (before Keras, which it quiets)
 
@@ -32,7 +29,8 @@ import numpy as np
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
-from experiments import lesson, records
+import lesson
+import records
 from helpers import models
 from helpers.advice import advise
 from helpers.features import cache_folder
@@ -104,6 +102,15 @@ def in_folders(archive: zipfile.ZipFile, part: str) -> dict[str, int]:
     return {match[0]: classes.index(match[1]) for match in found if match}
 
 
+def some_of_each(label_of: dict[str, int], n: int, random: np.random.Generator) -> dict[str, int]:
+    """`n` of the files {name: label} of each class, drawn at random."""
+    chosen = {}
+    for label in range(max(label_of.values()) + 1):
+        files = [file for file, own in label_of.items() if own == label]
+        chosen |= {files[i]: label for i in random.permutation(len(files))[:n]}
+    return chosen
+
+
 def read(name: str, folder: Path, elpv: Path) -> tuple[Images, Images, Images]:
     """Pool, validation and test images of a data set. Raises ValueError for a file that is not the one expected."""
     file, sha256, _, pixels, _ = SETS[name]
@@ -125,11 +132,7 @@ def read(name: str, folder: Path, elpv: Path) -> tuple[Images, Images, Images]:
     train, test = (in_folders(archive, part) for part in ("train", "test"))
     if name == "cifar10":  # 60,000 files: a few of each class
         random = np.random.default_rng(0)
-        train, test = (
-            {f: label for c in range(10) for f, label in random.permutation([i for i in p.items() if i[1] == c])[:n]}
-            for p, n in ((train, 270), (test, 200))
-        )
-        train, test = ({file: int(label) for file, label in part.items()} for part in (train, test))
+        train, test = some_of_each(train, 270, random), some_of_each(test, 200, random)
         return *split(read_zip(archive, train, pixels), (2500, 200)), read_zip(archive, test, pixels)
     train, test = read_zip(archive, train, pixels), read_zip(archive, test, pixels)
     if name == "cats_dogs":
@@ -284,8 +287,6 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 # --- the runs, in the order in which they are worth most ---
 
-FEATURES = ("pretrained", "random", "pixels", "histogram")
-
 
 def run(bench: Bench, record: records.Records, **settings) -> dict:
     """The recorded run with these settings, made if it is not there."""
@@ -370,8 +371,8 @@ def plan(sets: list[str], seeds: int) -> list[tuple]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("elpv", type=Path)
+    parser.add_argument("--data", default="", metavar="FOLDER", help="of all sets but elpv")
+    parser.add_argument("--elpv", default="", metavar="WHEEL", help="of the solar cells")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--record", type=Path, default=records.FOLDER / "03_transfer.json")
@@ -379,7 +380,10 @@ def main() -> None:
     options = parser.parse_args()
     what = "Pretrained and random EfficientNet-Lite0, k of 7 stages frozen, and a small network; see the program"
     record = records.Records(options.record, what, __file__)
-    steps = plan(options.sets.split(","), options.seeds)
+    sets = [name for name in options.sets.split(",") if (options.data if SETS[name].file else options.elpv)]
+    if left_out := [name for name in options.sets.split(",") if name not in sets]:
+        print(f"{', '.join(left_out)}: the files were not named; their runs are left out")
+    steps = plan(sets, options.seeds)
     costs = [estimate(*step) for step in steps]
     print(f"{len(steps)} steps, about {sum(costs) / 3600:.1f} hours in all", flush=True)
     if options.list:
@@ -393,7 +397,7 @@ def main() -> None:
         if data != held:
             bench = None
             keras.utils.clear_session()
-            bench, held = Bench(data, options.data, options.elpv), data
+            bench, held = Bench(data, Path(options.data), Path(options.elpv)), data
         if seed == 0:
             run(bench, record, data=data, n=0, seed=0, rate=0.0, strategy="majority")
         for strategy, n in itertools.product(strategies, sizes):
