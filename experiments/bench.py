@@ -39,7 +39,7 @@ from helpers.data import Splits, balanced_subset, mnist
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import classifier_head, vgg16
-from mnist_data import mnist_full
+from mnist_data import mnist_full, training_digits
 from records import FOLDER, Records
 from training import Batches
 
@@ -158,10 +158,9 @@ def cached_or_anew() -> dict:
 
 def memory(file: str, count: int) -> dict:
     """Features of `count` digits into a fresh cache, then 12 passes of a softmax layer over them."""
-    known, validation, _ = digits(file)
-    images = np.concatenate([known.images, validation.images])[:count]
-    labels = np.concatenate([known.labels, validation.labels])[:count]
-    del known, validation
+    everything = training_digits(digits(file))
+    images, labels = everything.images[:count], everything.labels[:count]
+    del everything
     base = vgg16("block3_pool", 32)
     images = resize(images, 32)
     before = peak_mb()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,13 @@ def mnist_full(size: int = 28, path: str = "", download_allowed: bool = False, s
     training = random.permutation(np.concatenate([indices[500:] for indices in shuffled]))
     validation = random.permutation(np.concatenate([indices[:500] for indices in shuffled]))
     return Splits(known.take(training), known.take(validation), test)
+
+
+def training_digits(splits: Splits) -> ImageSet:
+    """All 60,000: the digits for training, then those for validation."""
+    parts = splits.train, splits.validation
+    images = np.concatenate([part.images for part in parts])
+    return replace(splits.train, images=images, labels=np.concatenate([part.labels for part in parts]))
 
 
 def _digits(grey: np.ndarray, labels: np.ndarray, size: int) -> ImageSet:

@@ -12,9 +12,6 @@ by kill -9, it goes on where it stopped. Wide heads take half an hour each on on
 """
 
 import argparse
-import hashlib
-import json
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,9 +26,9 @@ import lesson
 from helpers.data import ImageSet
 from helpers.features import extract
 from helpers.models import CUTS, classifier_head, parameter_counts, vgg16
-from mnist_data import mnist_full
+from mnist_data import mnist_full, training_digits
 from records import FOLDER, Records
-from training import Batches, forget, sha256_of_weights, train_by_epochs
+from training import Batches, forget, name_of, sha256_of_weights, train_by_epochs
 
 SEEDS = (0, 1, 2)
 FILE = FOLDER / "04_explained.json"
@@ -66,9 +63,8 @@ class Digits:
     @cached_property
     def both(self) -> tuple[ImageSet, ImageSet]:
         """All training digits, and the test digits."""
-        train, validation, test = mnist_full(28, self.file, download_allowed=True)
-        images = np.concatenate([train.images, validation.images])
-        return replace(train, images=images, labels=np.concatenate([train.labels, validation.labels])), test
+        splits = mnist_full(28, self.file, download_allowed=True)
+        return training_digits(splits), splits.test
 
     def after(self, block: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Features after `block`, images scaled by 1/255 and enlarged as the article does it; kept on disk."""
@@ -121,7 +117,7 @@ def trained(digits: Digits, seed: int, settings: dict) -> dict:
         numbers = {key: round(values[0], 4) for key, values in history.items()}
         return numbers | {"test_accuracy": round(float(right(head).mean()), 4)}
 
-    name = name_of(seed, settings)
+    name = name_of("explained", seed, settings)
     head, curves = train_by_epochs(name, lambda: compiled_head(sample, settings), epoch, settings["epochs"], seed)
     wrong = np.flatnonzero(~right(head))
     return {
@@ -131,19 +127,13 @@ def trained(digits: Digits, seed: int, settings: dict) -> dict:
     }
 
 
-def name_of(seed: int, settings: dict) -> str:
-    """A name of its own for the training with these settings."""
-    text = json.dumps([seed, settings], sort_keys=True)
-    return f"explained_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
 def explain(records: Records, digits: Digits, seeds: tuple[int, ...], only: str = "") -> None:
     """Every run of RUNS whose name contains `only`; of each, all seeds before the next one begins."""
     for change, values in RUNS.items():
         for seed in seeds if only in change else ():
             settings = RECIPE | values
             records.run(lambda: trained(digits, seed, settings), change=change, seed=seed, **settings)  # noqa: B023
-            forget(name_of(seed, settings))
+            forget(name_of("explained", seed, settings))
 
 
 def main() -> None:

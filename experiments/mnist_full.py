@@ -30,7 +30,7 @@ from helpers.data import ImageSet, Splits
 from helpers.features import extract
 from helpers.images import resize
 from helpers.models import parameter_counts, vgg16
-from mnist_data import mnist_full
+from mnist_data import mnist_full, training_digits
 from records import FOLDER, Records
 from training import Batches, computing_in, forget, in_float32, sha256_of_weights, train_by_epochs
 
@@ -57,12 +57,16 @@ class Digits:
         return mnist_full(28, self.file, download_allowed=True)
 
     @cached_property
-    def images(self) -> np.ndarray:
-        return np.concatenate([self.splits.train.images, self.splits.validation.images])
+    def known(self) -> ImageSet:
+        return training_digits(self.splits)
 
-    @cached_property
+    @property
+    def images(self) -> np.ndarray:
+        return self.known.images
+
+    @property
     def labels(self) -> np.ndarray:
-        return np.concatenate([self.splits.train.labels, self.splits.validation.labels])
+        return self.known.labels
 
     @property
     def test(self) -> ImageSet:

@@ -13,10 +13,8 @@ interrupted, even by kill -9, it goes on where it stopped. Minutes up to 500 dig
 """
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -30,13 +28,13 @@ from keras import layers
 
 import lesson
 from helpers.assets import atomic_path
-from helpers.data import ImageSet, balanced_subset
+from helpers.data import ImageSet, Splits, balanced_subset
 from helpers.features import cache_folder, extract
 from helpers.images import resize
 from helpers.models import parameter_counts, vgg16
-from mnist_data import mnist_full
+from mnist_data import mnist_full, training_digits
 from records import FOLDER, Records
-from training import Batches, forget, train_by_epochs
+from training import Batches, forget, name_of, train_by_epochs
 
 SEEDS = (0, 1, 2)
 COUNTS = (50, 500, 4_000, 60_000)
@@ -55,15 +53,14 @@ class Digits:
         self.file = file
 
     @cached_property
-    def splits(self) -> tuple[ImageSet, ImageSet, ImageSet]:
+    def splits(self) -> Splits:
         return mnist_full(28, self.file, download_allowed=True)
 
     def part(self, n: int, seed: int) -> ImageSet:
         """`n` training digits, as many of each class, drawn at random; 55,000 or 60,000: all of them."""
-        train, validation, _ = self.splits
+        train = self.splits.train
         if n > len(train):
-            images = np.concatenate([train.images, validation.images])
-            return replace(train, images=images, labels=np.concatenate([train.labels, validation.labels]))
+            return training_digits(self.splits)
         if n == len(train):
             return train
         return balanced_subset(train, n // 10, seed)
@@ -181,17 +178,12 @@ def trained(digits: Digits, name: str, n: int, seed: int, settings: dict, head: 
         history = model.fit(batches, shuffle=False, verbose=0).history
         return {key: round(values[0], 4) for key, values in history.items()}
 
-    return train_by_epochs(name_of(name, n, seed, settings), build, epoch, passes, seed)[0]
-
-
-def name_of(*settings) -> str:
-    """A name of its own for the training with these settings."""
-    return f"ladder_{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]}"
+    return train_by_epochs(name_of("ladder", name, n, seed, settings), build, epoch, passes, seed)[0]
 
 
 def probabilities(digits: Digits, name: str, n: int, seed: int, settings: dict, part: ImageSet) -> tuple:
     """What row `name` says of the digits in `part`, (their number, 10), and how many numbers were trained; kept."""
-    file = cache_folder() / "training" / f"{name_of(name, n, seed, settings, len(part))}.npz"
+    file = cache_folder() / "training" / f"{name_of('ladder', name, n, seed, settings, len(part))}.npz"
     if not file.exists():
         head = None
         if ROWS[name].head:
@@ -199,13 +191,13 @@ def probabilities(digits: Digits, name: str, n: int, seed: int, settings: dict, 
             head = trained(digits, first, n, seed, ROWS[first].tries[-1], None)
         model = trained(digits, name, n, seed, settings, head)
         if head:
-            forget(name_of(first, n, seed, ROWS[first].tries[-1]))
+            forget(name_of("ladder", first, n, seed, ROWS[first].tries[-1]))
         inputs = ROWS[name].inputs(part.images, seed)
         said = model.predict(inputs, batch_size=250, verbose=0)
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary, open(temporary, "wb") as opened:
             np.savez(opened, said=said, trainable=parameter_counts(model)[1])
-        forget(name_of(name, n, seed, settings))
+        forget(name_of("ladder", name, n, seed, settings))
     with np.load(file) as kept:
         return kept["said"], int(kept["trainable"])
 

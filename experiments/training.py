@@ -53,6 +53,11 @@ def train_by_epochs(
         return keras.models.load_model(model_file), curves
 
 
+def name_of(program: str, *settings) -> str:
+    """A name of its own for the training of a program with these settings."""
+    return f"{program}_{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
 def forget(name: str) -> None:
     """Delete what `train_by_epochs` kept under `name`, once its result is recorded."""
     folder = cache_folder() / "training" / name
