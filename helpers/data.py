@@ -213,7 +213,13 @@ def _read_square(file: Path, size: int) -> np.ndarray:
     return center_crop(read_image(file), size, fraction=1.0)
 
 
-def image_folder(path: str | Path, size=32, max_per_class=1000, seed=0, read=_read_square) -> Splits:
+def image_folder(
+    path: str | Path,
+    size: int = 32,
+    max_per_class: int = 1000,
+    seed: int = 0,
+    read: Callable[[Path, int], np.ndarray] = _read_square,
+) -> Splits:
     """The images below `path`, one folder per class; or train/, test/ and perhaps val/, each with one folder per class.
 
     Each image is cropped to its central square and scaled, or read by `read(file, size)`, which raises ValueError

@@ -43,7 +43,9 @@ def vgg16_preprocessing(images: Tensor, mode: str) -> Tensor:
     raise ValueError(f"unknown preprocessing {mode!r}: choose 'imagenet', 'unit' or 'none'")
 
 
-def vgg16(cut="block5_pool", size: int = 224, preprocessing="imagenet", weights="imagenet") -> keras.Model:
+def vgg16(
+    cut: str = "block5_pool", size: int = 224, preprocessing: str = "imagenet", weights: str | None = "imagenet"
+) -> keras.Model:
     """VGG16's convolutional base up to the pooling layer `cut`, for images of size x size pixels.
 
     Input (n, size, size, 3), RGB, 0-255; output (n, size / 2^b, size / 2^b, channels) after block b.
@@ -72,7 +74,9 @@ def vgg16(cut="block5_pool", size: int = 224, preprocessing="imagenet", weights=
     return model
 
 
-def vgg16_every_cut(size: int, preprocessing="imagenet", weights="imagenet") -> tuple[keras.Model, list[int]]:
+def vgg16_every_cut(
+    size: int, preprocessing: str = "imagenet", weights: str | None = "imagenet"
+) -> tuple[keras.Model, list[int]]:
     """VGG16 whose output is its five feature maps, each flattened, side by side; and the width of each.
 
     Arguments and errors as of `vgg16`, with at least 32 pixels. The first block's map is averaged over
@@ -101,7 +105,11 @@ def efficientnet_lite0(size: int = 224, **options) -> keras.Model:
 
 
 def efficientnet_lite(
-    version: int, size: int = 224, preprocessing="imagenet", weights: str | None = "imagenet", include_top: bool = True
+    version: int,
+    size: int = 224,
+    preprocessing: str = "imagenet",
+    weights: str | None = "imagenet",
+    include_top: bool = True,
 ) -> keras.Model:
     """EfficientNet-Lite0 or -Lite2: input (n, size, size, 3), RGB, 0-255; output (n, 1000) probabilities.
 

@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.metrics import confusion_matrix as count_confusions
 
 
-def image_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns=5, colours=None, title: str = "") -> None:
+def image_grid(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    columns: int = 5,
+    colours: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
     """Images in rows of `columns`, each under its title; `colours`, one per title, may say what is right or wrong.
 
     images: each (h, w, 3) uint8 or (h, w) grey. Raises ValueError when the lengths differ or are 0.
@@ -75,23 +81,3 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Seque
     display.im_.set(data=mistakes, clim=(0, max(1, 1.5 * mistakes.max())))
     right = np.trace(counts)
     axis.set(xlabel="predicted class", ylabel="true class", title=title or f"{right} of {counts.sum()} right")
-
-
-def top_k_bars(image: np.ndarray, predictions: Sequence[tuple[str, str, float]], title: str = "") -> None:
-    """An image beside the bars of its most probable classes.
-
-    image: uint8, (h, w, 3).  predictions: [(WordNet id, name, probability), ...], best first.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8), width_ratios=(1, 1.6), layout="constrained")
-    left.imshow(image)
-    left.axis("off")
-    names = [name.replace("_", " ") for _, name, _ in predictions]
-    probabilities = [probability for *_, probability in predictions]
-    bars = right.barh(range(len(names)), probabilities, color=["C0"] + ["C7"] * (len(names) - 1))
-    right.bar_label(bars, [f"{p:.0%}" for p in probabilities], padding=3)
-    right.set_yticks(range(len(names)), names)
-    right.invert_yaxis()
-    right.set(xlim=(0, 1.12), xlabel="probability")
-    right.xaxis.set_major_formatter(PercentFormatter(1))
-    right.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)

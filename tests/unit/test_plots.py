@@ -106,14 +106,3 @@ def test_confusion_matrix_of_nothing():
 def test_confusion_matrix_refuses_bad_labels(true, predicted, message):
     with pytest.raises(ValueError, match=message):
         plots.confusion_matrix(np.array(true), np.array(predicted), ["a", "b", "c"])
-
-
-def test_top_k_bars():
-    plots.top_k_bars(grey(5), [("n1", "tiger_cat", 0.7), ("n2", "tabby", 0.2), ("n3", "lynx", 0.05)])
-    left, right = axes()
-    assert left.images[0].get_array()[0, 0, 0] == 5
-    assert [bar.get_width() for bar in right.patches] == [0.7, 0.2, 0.05]
-    assert [t.get_text() for t in right.get_yticklabels()] == ["tiger cat", "tabby", "lynx"]
-    assert right.yaxis_inverted() and right.get_xlabel() == "probability"
-    assert [t.get_text() for t in right.texts] == ["70%", "20%", "5%"]
-    nothing_cut_off()
