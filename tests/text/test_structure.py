@@ -35,8 +35,6 @@ LICENCES = {
     r"\befficientnet_lite\d?\(": "Apache-2.0",
     r"\bresnet50\(": "MIT",
 }
-# Notebooks that do not follow the template yet. The aim is an empty list.
-NOT_YET: list[str] = []
 
 
 # ---- reading notebooks --------------------------------------------------------------------------
@@ -248,11 +246,7 @@ def licences_are_named(notebook, path):
 SERIES = [opening, plumbing, sections_in_order, licences_are_named]
 
 
-def unfinished(path) -> list:
-    return [pytest.mark.xfail(strict=True, reason="does not follow the template yet")] if path.stem in NOT_YET else []
-
-
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=unfinished(p)) for p in NOTEBOOKS + SOLUTIONS])
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda p: p.stem)
 def test_notebook(path):
     notebook = nbformat.read(path, as_version=4)
     rules = EVERYWHERE + (SERIES if path in NOTEBOOKS else [])
