@@ -46,7 +46,7 @@ bench: $(STAMP)  ## measure speed and memory, each as a comparison within one ru
 	@$(PY) experiments/bench.py --mnist "$$MNIST"
 
 weights: $(STAMP)  ## fetch ResNet50's weights (98 MB), check them, and compare its answers with published ones
-	@$(PY) -m helpers.models
+	@$(PY) experiments/published_answers.py
 
 html: $(STAMP)  ## only make the pages again, from what was run last
 	@$(PY) tools/run.py --html-only

@@ -38,10 +38,10 @@ from helpers.assets import FileError
 from helpers.data import Splits, balanced_subset, mnist
 from helpers.features import extract
 from helpers.images import resize
-from helpers.models import classifier_head, vgg16
+from helpers.models import vgg16
 from mnist_data import mnist_full, training_digits
 from records import FOLDER, Records
-from training import Batches
+from training import Batches, classifier_head
 
 FILE = FOLDER.parent.parent / "build" / "bench.json"
 PAGE = lesson.load("04")

@@ -25,10 +25,10 @@ import tensorflow as tf
 import lesson
 from helpers.data import ImageSet
 from helpers.features import extract
-from helpers.models import CUTS, classifier_head, parameter_counts, vgg16
+from helpers.models import CUTS, parameter_counts, vgg16
 from mnist_data import mnist_full, training_digits
 from records import FOLDER, Records
-from training import Batches, forget, name_of, sha256_of_weights, train_by_epochs
+from training import Batches, classifier_head, forget, name_of, sha256_of_weights, train_by_epochs
 
 SEEDS = (0, 1, 2)
 FILE = FOLDER / "04_explained.json"

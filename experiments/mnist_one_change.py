@@ -25,9 +25,10 @@ import lesson
 from helpers.data import ImageSet, Splits, balanced_subset
 from helpers.features import extract
 from helpers.images import resize
-from helpers.models import CUTS, classifier_head, vgg16
+from helpers.models import CUTS, vgg16
 from mnist_data import mnist_full
 from records import FOLDER, Records
+from training import classifier_head
 
 SEEDS = (0, 1, 2)
 PAGE = lesson.load("04")

@@ -21,6 +21,20 @@ import numpy as np
 from helpers.assets import file_digest, write_atomically
 from helpers.features import cache_folder
 
+# --- heads ---
+
+
+def classifier_head(input_shape: tuple, classes: int, hidden: tuple = (), dropout: float = 0) -> keras.Sequential:
+    """A softmax over `classes` for features of `input_shape` (without the batch axis), which it flattens.
+
+    One ReLU layer per entry of `hidden` and dropout come before it.
+    """
+    between = [keras.layers.Dense(units, activation="relu") for units in hidden]
+    between += [keras.layers.Dropout(dropout)] if dropout else []
+    softmax = keras.layers.Dense(classes, activation="softmax")
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), *between, softmax], name="head")
+
+
 # --- epochs that survive a kill ---
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -137,9 +136,5 @@ def _fingerprint(model: keras.Model, images: np.ndarray) -> str:
     config = json.dumps(model.get_config(), sort_keys=True, default=str)
     for number, layer in enumerate(model.layers):
         config = config.replace(f'"{layer.name}"', f'"layer {number}"')
-    digest = hashlib.sha256(config.replace(f'"{model.name}"', '"model"').encode())
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    digest.update(repr(images.shape).encode())
-    digest.update(np.ascontiguousarray(images))
-    return digest.hexdigest()[:24]
+    weights = [weight.numpy() for weight in model.weights]
+    return joblib.hash((config.replace(f'"{model.name}"', '"model"'), weights, images), coerce_mmap=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -17,14 +15,19 @@ from keras import KerasTensor as Tensor
 from keras import layers
 
 from helpers import weights as weight_files
-from helpers.assets import FileError
-from helpers.data import imagenet_classes, sample_image
+from helpers.data import imagenet_classes
 from helpers.weights import VGG16_BLOCKS
 
 CUTS = tuple(f"block{block}_pool" for block in range(1, len(VGG16_BLOCKS) + 1))
 
 # Mean of ImageNet's training images, 0-255, in the order blue, green, red (keras.applications, "caffe" mode).
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+def _check_choice(what: str, value: object, *choices: object) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}: choose {', '.join(map(repr, choices))}")
 
 
 def vgg16_preprocessing(images: Tensor, mode: str) -> Tensor:
@@ -38,9 +41,8 @@ def vgg16_preprocessing(images: Tensor, mode: str) -> Tensor:
         return layers.Normalization(mean=IMAGENET_MEAN_BGR, variance=(1.0, 1.0, 1.0), name="imagenet_mean")(flipped)
     if mode == "unit":
         return layers.Rescaling(1 / 255, name="unit_scale")(images)
-    if mode == "none":
-        return images
-    raise ValueError(f"unknown preprocessing {mode!r}: choose 'imagenet', 'unit' or 'none'")
+    _check_choice("preprocessing", mode, "imagenet", "unit", "none")
+    return images
 
 
 def vgg16(
@@ -52,10 +54,8 @@ def vgg16(
     Layer names are those of keras.applications.VGG16. `weights`: "imagenet" or None (random, for
     comparison). K. Simonyan and A. Zisserman, 2014, configuration D. Raises ValueError, FileError.
     """
-    if cut not in CUTS:
-        raise ValueError(f"unknown cut {cut!r}: choose one of {', '.join(CUTS)}")
-    if weights not in ("imagenet", None):
-        raise ValueError(f"unknown weights {weights!r}: choose 'imagenet' or None (random)")
+    _check_choice("cut", cut, *CUTS)
+    _check_choice("weights", weights, "imagenet", None)
     depth = CUTS.index(cut) + 1
     if size < 2**depth:
         raise ValueError(f"size {size} is too small for {cut}: its {depth} poolings need at least {2**depth} pixels")
@@ -72,22 +72,6 @@ def vgg16(
             if name in {layer.name for layer in model.layers}:
                 model.get_layer(name).set_weights(arrays)
     return model
-
-
-def vgg16_every_cut(
-    size: int, preprocessing: str = "imagenet", weights: str | None = "imagenet"
-) -> tuple[keras.Model, list[int]]:
-    """VGG16 whose output is its five feature maps, each flattened, side by side; and the width of each.
-
-    Arguments and errors as of `vgg16`, with at least 32 pixels. The first block's map is averaged over
-    2 x 2 places: most of all numbers would else be its.
-    """
-    whole = vgg16("block5_pool", size, preprocessing, weights)
-    maps = [whole.get_layer(cut).output for cut in CUTS]
-    maps[0] = layers.AveragePooling2D(2, name="block1_average")(maps[0])
-    flat = [layers.Flatten(name=f"{cut}_flat")(feature_map) for cut, feature_map in zip(CUTS, maps, strict=True)]
-    model = keras.Model(whole.input, layers.Concatenate(name="every_cut")(flat), name="vgg16_every_cut")
-    return model, [feature_map.shape[1] for feature_map in flat]
 
 
 # EfficientNet-Lite's stages: repeats, kernel, stride, expansion, channels. R. Liu (Google), 2020, after
@@ -118,12 +102,9 @@ def efficientnet_lite(
     (n, size / 32, size / 32, 1280). preprocessing "imagenet" computes (x - 127) / 128 inside, "none" expects
     it done. Raises ValueError, FileError.
     """
-    if version not in _LITE_MULTIPLIERS:
-        raise ValueError(f"unknown version {version!r}: choose one of {', '.join(map(str, _LITE_MULTIPLIERS))}")
-    if preprocessing not in ("imagenet", "none"):
-        raise ValueError(f"unknown preprocessing {preprocessing!r}: choose 'imagenet' or 'none'")
-    if weights not in ("imagenet", None):
-        raise ValueError(f"unknown weights {weights!r}: choose 'imagenet' or None (random)")
+    _check_choice("version", version, *_LITE_MULTIPLIERS)
+    _check_choice("preprocessing", preprocessing, "imagenet", "none")
+    _check_choice("weights", weights, "imagenet", None)
     if size < 32:
         raise ValueError(f"size {size} is too small: EfficientNet-Lite halves it five times, so 32 is the least")
     width, depth = _LITE_MULTIPLIERS[version]
@@ -194,51 +175,15 @@ def resnet50(path: str = "", download_allowed: bool = False) -> keras.Model:
     return model
 
 
-# Per cent that others printed for ResNet50 with its official weights and two photographs of scikit-learn:
-# A. Geron, Hands-On Machine Learning, 3rd edition, 2022, chapter 14 (ageron/handson-ml3).
-RESNET50_ANSWERS = {
-    "china": {"palace": 54.69, "monastery": 24.72, "bell_cote": 18.55},
-    "flower": {"vase": 32.66, "daisy": 17.81, "honeycomb": 12.06},
-}
-
-
-def beside_published(classify: Callable[[np.ndarray], np.ndarray]) -> list[tuple[str, str, float, float]]:
-    """(photograph, class, per cent published for ResNet50, per cent of `classify`) for RESNET50_ANSWERS.
-
-    classify: RGB images, float32, (n, 224, 224, 3), 0-255 -> probabilities, (n, 1000). The photographs are
-    cropped and resized as they were there.
-    """
-    resizing = keras.layers.Resizing(224, 224, crop_to_aspect_ratio=True)
-    names = [name for _, name in imagenet_classes()]
-    rows = []
-    for image, answers in RESNET50_ANSWERS.items():
-        probabilities = classify(np.asarray(resizing(sample_image(image)[None].astype(np.float32))))[0]
-        rows += [(image, name, said, 100 * float(probabilities[names.index(name)])) for name, said in answers.items()]
-    return rows
-
-
-def classifier_head(input_shape: tuple, classes: int, hidden: tuple = (), dropout: float = 0) -> keras.Sequential:
-    """A classifier for features of `input_shape` (without the batch axis): softmax over `classes`.
-
-    Flattens, then one ReLU layer per entry of `hidden`, dropout, and the softmax layer.
-    """
-    between = [layers.Dense(units, activation="relu") for units in hidden]
-    between += [layers.Dropout(dropout)] if dropout else []
-    softmax = layers.Dense(classes, activation="softmax")
-    return keras.Sequential([keras.Input(input_shape), layers.Flatten(), *between, softmax], name="head")
-
-
 def decode_predictions(probabilities: np.ndarray, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The `top` most probable ImageNet classes of each image: [(WordNet id, name, probability), ...].
 
     probabilities: (n, 1000). Same result as keras.applications' function of that name, whose class table
-    is a download. Raises ValueError for another shape or `top`.
+    is a download. Raises ValueError for another shape.
     """
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 2 or probabilities.shape[1] != 1000:
         raise ValueError(f"probabilities must have shape (n, 1000), not {probabilities.shape}")
-    if not 1 <= top <= 1000:
-        raise ValueError(f"top must be 1 to 1000, not {top}")
     classes = imagenet_classes()
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [[(*classes[i], float(row[i])) for i in best] for row, best in zip(probabilities, order, strict=True)]
@@ -248,23 +193,3 @@ def parameter_counts(model: keras.Model) -> tuple[int, int, int]:
     """Numbers in the weights of `model`: (all, trainable, frozen), as in its summary."""
     trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     return model.count_params(), trainable, model.count_params() - trainable
-
-
-def main() -> None:
-    """`python -m helpers.models`: fetch ResNet50's weights, if missing, and compare its answers with published ones."""
-    try:
-        network = resnet50(download_allowed=True)
-    except FileError as error:
-        sys.exit(f"error: {error}")
-    prepare = keras.applications.resnet50.preprocess_input
-    rows = beside_published(lambda images: network.predict_on_batch(prepare(images.copy())))
-    for row in rows:
-        print("{:7} {:10} published {:5.2f} %, here {:5.2f} %".format(*row))
-    largest = max(abs(published - here) for *_, published, here in rows)
-    print(f"largest difference from the published answers: {largest:.2f} points")
-    if largest > 1:
-        sys.exit("error: more than 1 point: not the published ResNet50, or not fed as it was")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.metrics import confusion_matrix as count_confusions
 
@@ -33,30 +32,6 @@ def image_grid(
         axis.imshow(image, cmap="gray", interpolation="nearest")
         axis.set_title(text, fontsize=9, color=colours[index] if colours else "black")
     figure.suptitle(title)
-
-
-def training_curves(histories: Mapping[str, Mapping], metrics: Sequence[str] = ("accuracy", "loss")) -> None:
-    """One panel per metric, one colour per run: training dashed, validation solid, epochs from 1.
-
-    histories: {name: History.history}. The axes fit the data, so that small differences can be seen.
-    Raises ValueError for a metric that no run has.
-    """
-    measured = sorted({key.removeprefix("val_") for history in histories.values() for key in history})
-    if unknown := [metric for metric in metrics if metric not in measured]:
-        raise ValueError(f"no run measured {unknown[0]!r}: choose from {', '.join(measured)}")
-    figure, axes = plt.subplots(1, len(metrics), figsize=(5 * len(metrics), 3.6), squeeze=False, layout="constrained")
-    for axis, metric in zip(axes.flat, metrics, strict=True):
-        for number, (name, history) in enumerate(histories.items()):
-            for key, style, part in ((metric, "--", "training"), (f"val_{metric}", "-", "validation")):
-                if key in history:
-                    epochs = range(1, len(history[key]) + 1)
-                    label = f"{name}, {part}" if name else part
-                    axis.plot(epochs, history[key], style, color=f"C{number}", marker=".", label=label)
-        axis.set(title=metric.capitalize(), xlabel="epoch", ylabel=metric)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=9)
 
 
 def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = "") -> None:

@@ -193,3 +193,29 @@ def test_one_change_is_one_change(recorded_program):
     for change, values in program.CHANGES.items():
         assert set(values) <= set(program.RECIPE) and all(program.RECIPE[k] != v for k, v in values.items())
         assert len(values) <= 1 or "," in change
+
+
+# ---- what it draws and compares -------------------------------------------------------------------
+
+
+def test_every_cut_is_each_cut(page):
+    """One pass gives what five networks would give, block 1 averaged over 2 x 2 places."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    network, widths = page.vgg16_every_cut(32, "imagenet")
+    parts = np.split(network.predict(images, verbose=0), np.cumsum(widths)[:-1], axis=1)
+    for cut, part in zip(page.CUTS, parts, strict=True):
+        expected = page.vgg16(cut, 32).predict(images, verbose=0)
+        if cut == "block1_pool":
+            expected = expected.reshape(3, 8, 2, 8, 2, 64).mean((2, 4))
+        np.testing.assert_allclose(part, expected.reshape(3, -1), rtol=1e-4, atol=1e-2)
+
+
+def test_training_curves_show_errors_from_epoch_1(page):
+    history = {"accuracy": [0.90, 0.95], "val_accuracy": [0.92, 0.99], "loss": [0.4, 0.2], "val_loss": [0.3, 0.2]}
+    page.training_curves({"run": history}, others="test")
+    error, loss = page.plt.gcf().axes
+    lines = {line.get_label(): line.get_xydata().tolist() for line in error.lines}
+    assert lines["run, training"] == [[1, pytest.approx(10)], [2, pytest.approx(5)]]
+    assert lines["run, test"] == [[1, pytest.approx(8)], [2, pytest.approx(1)]] and error.get_yscale() == "log"
+    assert [list(line.get_ydata()) for line in loss.lines] == [history["loss"], history["val_loss"]]
+    page.plt.close("all")

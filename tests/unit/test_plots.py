@@ -9,9 +9,6 @@ import pytest
 
 from helpers import plots
 
-HISTORY = {"accuracy": [0.90, 0.95, 0.96], "val_accuracy": [0.92, 0.94, 0.955]}
-HISTORY |= {"loss": [0.4, 0.2, 0.1], "val_loss": [0.3, 0.2, 0.2]}
-
 
 @pytest.fixture(autouse=True)
 def no_figures():
@@ -49,34 +46,6 @@ def test_image_grid_refuses_other_lengths(images, titles):
     with pytest.raises(ValueError, match="one title per image"):
         plots.image_grid(images, titles)
     assert not plt.get_fignums()
-
-
-def test_training_curves_show_all_values_from_epoch_1():
-    plots.training_curves({"first": HISTORY, "second": {k: v[:2] for k, v in HISTORY.items()}})
-    left, right = axes()
-    for axis, metric in ((left, "accuracy"), (right, "loss")):
-        assert axis.get_xlabel() == "epoch" and metric in axis.get_ylabel()
-        lines = {line.get_label(): line for line in axis.lines}
-        assert list(lines) == ["first, training", "first, validation", "second, training", "second, validation"]
-        np.testing.assert_array_equal(lines["first, training"].get_xdata(), [1, 2, 3])
-        np.testing.assert_array_equal(lines["first, training"].get_ydata(), HISTORY[metric])
-        np.testing.assert_array_equal(lines["second, validation"].get_ydata(), HISTORY[f"val_{metric}"][:2])
-    assert lines["first, training"].get_color() != lines["second, training"].get_color()
-    assert lines["first, training"].get_linestyle() != lines["first, validation"].get_linestyle()
-    nothing_cut_off()
-
-
-def test_training_curves_fit_the_data():
-    """An accuracy between 0.90 and 0.96 fills the axis, instead of lying flat at the top of 0 to 1."""
-    plots.training_curves({"": HISTORY})
-    low, high = axes()[0].get_ylim()
-    assert 0.85 < low <= 0.90 and 0.96 <= high < 1.0
-    assert [line.get_label() for line in axes()[0].lines] == ["training", "validation"]
-
-
-def test_training_curves_refuse_a_metric_that_was_not_measured():
-    with pytest.raises(ValueError, match="'acc'.*accuracy, loss"):
-        plots.training_curves({"": HISTORY}, metrics=("acc",))
 
 
 def test_confusion_matrix_counts():

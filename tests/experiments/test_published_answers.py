@@ -1,0 +1,41 @@
+"""`make weights`: ResNet50's file is told from another one by published answers."""
+
+import os
+from pathlib import Path
+
+import h5py
+import keras
+import pytest
+from keras.src.legacy.saving import legacy_h5_format
+
+from helpers import weights
+from helpers.assets import file_digest
+
+OFFICIAL = Path(os.environ.get("RESNET50_WEIGHTS", weights.keras_cache("models", weights._RESNET50)))
+
+
+@pytest.mark.slow
+def test_random_weights_are_not_the_published_network(recorded_program, tmp_path, monkeypatch, capsys):
+    """Random weights under the official name and a declared digest: a whole file, but not ResNet50's answers."""
+    program = recorded_program("published_answers")
+    monkeypatch.setattr("sys.argv", ["published_answers.py"])
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    file = weights.keras_cache("models", weights._RESNET50)
+    file.parent.mkdir()
+    with h5py.File(file, "w") as stored:
+        legacy_h5_format.save_weights_to_hdf5_group(stored, keras.applications.ResNet50(weights=None))
+    monkeypatch.setattr(weights, "_RESNET50_DIGEST", "sha256:" + file_digest(file))
+    with pytest.raises(SystemExit, match="more than 1 point"):
+        program.main()
+    assert "china   palace     published 54.69 %, here " in capsys.readouterr().out
+    published = program.PAGE.PUBLISHED
+    rows = [(image, name, p, p + 0.5) for image in published for name, p in published[image].items()]
+    monkeypatch.setattr(program.PAGE, "beside_published", lambda classify: rows)
+    program.main()
+    assert "largest difference from the published answers: 0.50" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not OFFICIAL.is_file(), reason="ResNet50's official weights are not on this machine")
+def test_resnet50_gives_the_published_answers(recorded_program, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["published_answers.py"])
+    recorded_program("published_answers").main()
