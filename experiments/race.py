@@ -5,7 +5,7 @@
 It runs the lesson's own networks. The archive holds CIFAR-10 as files train/CLASS/NUMBER.jpg and
 test/CLASS/NUMBER.jpg; the first 500 training and 500 test images of each class are used. All networks are trained
 alike: Adam, a rate that falls to zero, no augmentation, nothing chosen on the test images. Every run goes into
-notebooks/recorded/01_race.json as it ends; interrupted, it goes on there: about 40 minutes on two cores.
+notebooks/recorded/01_race.json as it ends; interrupted, it goes on there: about half an hour on two cores.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from records import FOLDER, Records
 
 WHAT = "Four kinds of blocks at equal multiply-adds on CIFAR-10 (notebook 01): accuracy, time, activations"
 PER_CLASS = {"train": 500, "test": 500}
+TIMED = {"images": 32, "calls": 100}
+ROUNDS = 5  # of timings, the networks in turn, so that a busy moment does not fall on one of them alone
 
 
 @lru_cache
@@ -41,39 +43,36 @@ def cifar10(path: str, part: str, per_class: int) -> ImageSet:
     return ImageSet(np.stack(images), np.array(labels), classes, "CIFAR-10, JPEG", "see A. Krizhevsky, 2009")
 
 
-def race(lesson, archive: str, name: str, rate: float, epochs: int, seed: int) -> dict:
-    """Train one network and measure it."""
-    train, test = (cifar10(archive, part, per_class) for part, per_class in PER_CLASS.items())
-    keras = lesson.keras
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = lesson.race_network(name)
-    parameters, activations, multiply_adds = lesson.totals(model)
-    steps = epochs * lesson.math.ceil(len(train) / 64)
-    schedule = keras.optimizers.schedules.CosineDecay(initial_learning_rate=rate, decay_steps=steps)
-    model.compile(
-        optimizer=keras.optimizers.Adam(schedule),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=False,
-    )
-    history = model.fit(train.images, train.labels, batch_size=64, epochs=epochs, verbose=0).history
-    accuracy = model.evaluate(test.images, test.labels, batch_size=500, verbose=0)[1]
-    return {
-        "accuracy": round(100 * accuracy, 2),
-        "training_accuracy": round(100 * history["accuracy"][-1], 2),
-        "parameters": parameters,
-        "activations": activations,
-        "multiply_adds": multiply_adds,
-    }
+class Race:
+    """Compiled networks, one per kind of block and learning rate, that take new weights with every seed."""
+
+    def __init__(self, lesson, archive: str) -> None:
+        self.lesson, self.archive, self.compiled = lesson, archive, {}
+
+    def measure(self, name: str, rate: float, epochs: int, seed: int) -> dict:
+        """Train one network and count and test it."""
+        lesson = self.lesson
+        train, test = (cifar10(self.archive, part, per_class) for part, per_class in PER_CLASS.items())
+        if (name, rate) not in self.compiled:
+            self.compiled[name, rate] = lesson.race_network(name)
+            lesson.prepare(self.compiled[name, rate], "Adam", rate, epochs * lesson.math.ceil(len(train) / 64))
+        model = self.compiled[name, rate]
+        lesson.start_again(model, lambda: lesson.race_network(name), seed)
+        history = model.fit(train.images, train.labels, batch_size=64, epochs=epochs, verbose=0).history
+        accuracy = model.evaluate(test.images, test.labels, batch_size=500, verbose=0)[1]
+        counts = zip(("parameters", "activations", "multiply_adds"), lesson.totals(model), strict=True)
+        return {
+            "accuracy": round(100 * accuracy, 2),
+            "training_accuracy": round(100 * history["accuracy"][-1], 2),
+            "losses": [round(loss, 4) for loss in history["loss"]],
+            **dict(counts),
+        }
 
 
 def milliseconds(lesson, name: str, images: int, calls: int) -> dict:
     """The fastest of many calls, which on a busy machine is nearest to what an idle one takes."""
-    lesson.keras.utils.clear_session()
-    model = lesson.race_network(name)
     batch = lesson.tf.zeros((images, 32, 32, 3))
-    return {"milliseconds": round(lesson.milliseconds(model, batch, calls), 2)}
+    return {"milliseconds": round(lesson.milliseconds(lesson.race_network(name), batch, calls), 2)}
 
 
 def main() -> None:
@@ -92,22 +91,20 @@ def main() -> None:
         )
     lesson = load("01")
     records = Records(given.record, WHAT, __file__)
-    for name in lesson.RACERS:
-        settings = {"images": 32, "calls": 200}
-        records.run(lambda: milliseconds(lesson, name, **settings), experiment="time", network=name, **settings)  # noqa: B023
+    for round_number in range(ROUNDS):
+        for name in lesson.RACERS:
+            told = {"experiment": "time", "network": name, **TIMED, "round": round_number}
+            records.run(lambda: milliseconds(lesson, name, **TIMED), **told)  # noqa: B023
+    lesson.keras.utils.clear_session()
     if not given.cifar:
         print("without CIFAR-10: --cifar names no archive; its runs are left out")
+    running = Race(lesson, given.cifar)
+    images = {part: 10 * per_class for part, per_class in PER_CLASS.items()}
     for rate in given.rates if given.cifar else ():
         for seed in given.seeds:
             for name in lesson.RACERS:
                 settings = {"rate": rate, "epochs": given.epochs, "seed": seed}
-                records.run(
-                    lambda: race(lesson, given.cifar, name, **settings),  # noqa: B023
-                    network=name,
-                    train=10 * PER_CLASS["train"],
-                    test=10 * PER_CLASS["test"],
-                    **settings,
-                )
+                records.run(lambda: running.measure(name, **settings), network=name, **images, **settings)  # noqa: B023
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """The recorded runs of notebook 01 on what a shortcut changes: before training, and after it.
 
     python experiments/residual.py
-    python experiments/residual.py --seeds 5 6 --parts core
+    python experiments/residual.py --seeds 5 6 --parts core adam
 
 It runs the lesson's own functions. Before training: what passes through the untrained networks, forwards and
 backwards, and how much of the digit can still be read out. After it: shortcut x initialisation (the last BatchNorm
-of a block starts with the scale 0 or 1) x optimizer; other depths; no BatchNorm; smaller rates; several times longer.
+of a block starts with the scale 0 or 1) x optimizer; several times longer; other depths; smaller rates.
 Every run goes into notebooks/recorded/01_residual.json as it ends; interrupted, it goes on there. Delete the file to
-make all runs anew: about 40 minutes on two cores.
+make all runs anew: about half an hour on two cores.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from lesson import load
 from records import FOLDER, Records
 
 WHAT = "Plain and residual networks on 4,000 MNIST digits of 14x14 pixels (notebook 01): before and after training"
-PARTS = ("core", "start", "adam", "shallow", "longer", "rates", "deep", "more")
+PARTS = ("core", "adam", "longer", "shallow", "start", "rates", "dead", "more", "deep")
 BLOCKS = [1, 2, 4, 8, 16]
 EPOCHS = 5  # of 63 steps each
 USUAL = {"depth": 32, "shortcut": True, "batchnorm": True, "gamma": 1.0, "optimizer": "SGD", "rate": 0.05}
@@ -31,23 +31,24 @@ def arms(part: str) -> list[dict]:
     plain, residual = (USUAL | {"shortcut": shortcut} for shortcut in (False, True))
     zero = {"gamma": 0.0}
     adam = {"optimizer": "Adam", "rate": 0.002}
-    bare = plain | {"batchnorm": False}
+    longer = {"epochs": 6 * EPOCHS}
     return {
         "core": [plain, residual, residual | zero],
         "adam": [plain | adam, residual | adam, residual | adam | zero],
-        "shallow": [plain | {"depth": 8}, residual | {"depth": 8}],
-        "longer": [plain | {"epochs": 6 * EPOCHS}],
-        "deep": [plain | {"depth": 44}, residual | {"depth": 44}, plain | {"depth": 44, "epochs": 6 * EPOCHS}],
+        "longer": [plain | longer],
+        "shallow": [kind | {"depth": depth} for depth in (20, 8) for kind in (plain, residual)],
         "rates": [plain | {"rate": rate} for rate in (0.015, 0.005)],
-        "more": [bare, bare | adam, plain | zero, plain | adam | zero, plain | {"depth": 20}, residual | {"depth": 20}],
+        "dead": [plain | zero, plain | adam | zero],
+        "more": [residual | zero | longer, plain | adam | longer],
+        "deep": [kind | {"depth": 44} for kind in (plain, residual)],
     }.get(part, [])
 
 
 def starts(part: str) -> list[dict]:
     """What is looked at before training, with every seed."""
-    kinds = [(shortcut, batchnorm) for shortcut in (False, True) for batchnorm in (True, False)]
-    kinds = kinds if part == "start" else []
-    return [{"shortcut": shortcut, "batchnorm": batchnorm, "gamma": 1.0} for shortcut, batchnorm in kinds]
+    kinds = [(shortcut, batchnorm, 1.0) for shortcut in (False, True) for batchnorm in (True, False)]
+    kinds = [*kinds, (True, True, 0.0)] if part == "start" else []
+    return [{"shortcut": shortcut, "batchnorm": batchnorm, "gamma": gamma} for shortcut, batchnorm, gamma in kinds]
 
 
 class Trained:
