@@ -5,7 +5,8 @@
 FOLDER holds cats_dogs.zip, ants_bees.zip, cifar10_jpeg.zip and mnist.npz; WHEEL is elpv-dataset 1.0.0.post1. All are
 checked by SHA-256, and read as data. Sets whose file was not named are left out, and that is said. The functions that
 freeze, train and probe are the lesson's own. Every run is written as it ends; an interrupted program goes on where it
-stopped. `--list` prints what is left, with an estimate of the time, and ends.
+stopped. First comes one seed of everything at the two main sizes, then the other seeds, then the other sizes, so that
+an unfinished record is of use. `--list` prints what is left, with an estimate of the minutes, and ends.
 """
 
 from __future__ import annotations
@@ -37,11 +38,15 @@ from helpers.features import cache_folder
 from helpers.images import center_crop, decode_image, resize
 
 L = lesson.load("03")
-MIDDLE, LARGEST = 200, 2000  # training images: rates are chosen at MIDDLE, with seed 0
-RATES = {"fine": (1e-5, 3e-5, 1e-4, 3e-4), "scratch": (3e-4, 1e-3, 3e-3, 1e-2), "probe": (1e-3, 1e-2, 1e-1, 1.0)}
+MIDDLE = 200  # training images at which rates are chosen, with seed 0
+RATES = {"fine": (3e-5, 1e-4, 3e-4, 1e-3), "scratch": (3e-4, 1e-3, 3e-3, 1e-2), "probe": (1e-3, 1e-2, 1e-1, 1.0)}
 WIDENINGS = 3  # further rates, a third or three times the best, while the best is at an edge
 KEPT = (3, 5)  # stages whose output is kept for training what comes after them
-SPEED = {0: 90, 3: 150, 5: 300, 7: 3000}  # images a second that are trained, at 96 pixels on two busy cores
+PATIENCE = {"fine": 4, "scratch": 10}  # passes without a smaller validation loss after which a training ends
+PASSES = {"fine": ((256, 15), (500, 10), (9999, 6)), "scratch": ((9999, 80),)}  # at most, up to so many images
+# For --list: images a second that are trained, at 96 pixels on two cores, and passes that a training from scratch takes
+SPEED = {"pretrained": {0: 120, 3: 200, 5: 400, 7: 3000}, "random": {0: 85}, "small": {0: 400}}
+USUAL_PASSES = 32
 
 
 class Images(NamedTuple):
@@ -65,9 +70,9 @@ class DataSet(NamedTuple):
 
 
 SETS = {
+    "elpv": DataSet("", "85e31c11", "cells", 96, (50, 200, 500, 1423)),
     "cats_dogs": DataSet("cats_dogs.zip", "d9f1ebdb", "photographs", 96, (50, 200, 500, 2000)),
     "ants_bees": DataSet("ants_bees.zip", "dbc128ba", "photographs", 96, (50, 196)),
-    "elpv": DataSet("", "85e31c11", "cells", 96, (50, 200, 500, 1423)),
     "mnist": DataSet("mnist.npz", "06af5dfe", "digits", 64, (50, 200, 500, 2000)),
     "cifar10": DataSet("cifar10_jpeg.zip", "18e00843", "photographs", 64, (50, 200, 500, 2000)),
 }
@@ -206,7 +211,7 @@ class Bench:
         weights = "imagenet" if what == "pretrained" else None
         base = models.efficientnet_lite0(self.pixels, weights=weights, include_top=False)
         if not weights:
-            L.settle_statistics(base, self.pool.images[:64])
+            L.settle_statistics(base, self.pool.images[self.draw(64, 0)])
         kept = {k: base.get_layer(L.STAGES[k - 1]).output for k in (KEPT if weights else ())}
         kept[7] = keras.layers.GlobalAveragePooling2D()(base.output)
         network = keras.Model(base.input, kept)
@@ -255,11 +260,10 @@ class Bench:
         versions, validation, test = self.frozen(what)[k] if k else (self.versions(), *self.parts())
         before = {layer.name: layer.get_weights() for layer in whole.layers}
         batches = L.OneVariant(versions, self.pool.labels, index, seed)
-        if what == "pretrained":
-            passes = 10 if n <= 500 else 6
-            curves = L.fit(upper, batches, (validation, self.validation.labels), passes, L.gently(rate, passes, 3))
-        else:
-            curves = L.fit(upper, batches, (validation, self.validation.labels), 80, L.until_it_stops(rate, 12))
+        group, passes = group_of("train", what), most_passes("train", what, n)
+        gently, patience = group == "fine", PATIENCE[group]
+        callbacks = L.gently(rate, passes, patience) if gently else L.until_it_stops(rate, patience)
+        curves = L.fit(upper, batches, (validation, self.validation.labels), passes, callbacks)
         best = int(np.argmin(curves["val_loss"]))
         said = upper.predict(test, verbose=0, batch_size=64)
         more = {"passes": len(curves["loss"]), "best": best}
@@ -311,62 +315,108 @@ def of_strategy(strategy: str, network: str, k: int, norm: str = "", head: str =
     return {"strategy": strategy, "network": network, "k": k, "norm": norm or usual[0], "head": head or usual[1]}
 
 
-def chosen_rate(record: records.Records, data: str, strategy: str, network: str, k: int, *more: str) -> float | None:
-    """The rate with the least validation loss at the middle size, seed 0; None before it was looked for."""
-    tried = record.find(data=data, n=middle(data), seed=0, **of_strategy(strategy, network, k, *more))
-    return min(tried, key=lambda run: run["validation_loss"])["rate"] if len(tried) >= 4 else None
+def group_of(strategy: str, network: str) -> str:
+    """Which of the RATES are tried."""
+    return "probe" if strategy == "probe" else "fine" if network == "pretrained" else "scratch"
+
+
+def most_passes(strategy: str, network: str, n: int) -> int:
+    return next(passes for most, passes in PASSES[group_of(strategy, network)] if n <= most)
+
+
+def tried(record: records.Records, data: str, *what) -> dict[float, float]:
+    """{rate: validation loss} at the middle size, seed 0."""
+    runs = record.find(data=data, n=middle(data), seed=0, **of_strategy(*what))
+    return {run["rate"]: run["validation_loss"] for run in runs}
+
+
+def chosen_rate(record: records.Records, data: str, *what) -> float | None:
+    """The rate with the least validation loss at the middle size, seed 0; the smallest of several; None before that."""
+    losses = tried(record, data, *what)
+    return min(sorted(losses), key=losses.get) if len(losses) >= 4 else None
 
 
 def middle(data: str) -> int:
     return min(SETS[data].sizes, key=lambda n: abs(n - MIDDLE))
 
 
-def tune(bench: Bench, record: records.Records, data: str, strategy: str, network: str, k: int, *more: str) -> float:
-    """Try four rates at the middle size, and others beyond the edge while the best is there."""
-    group = "probe" if strategy == "probe" else "fine" if network == "pretrained" else "scratch"
-    what = of_strategy(strategy, network, k, *more)
-    rates = list(RATES[group])
-    for rate in rates:
-        run(bench, record, data=data, n=middle(data), seed=0, rate=rate, **what)
-    for _ in range(WIDENINGS):
-        best = chosen_rate(record, data, strategy, network, k, *more)
-        if rates[0] < best < rates[-1]:
-            break
-        wider = best / 3 if best == rates[0] else best * 3
-        rates = sorted([*rates, float(f"{wider:.0e}")])
-        run(bench, record, data=data, n=middle(data), seed=0, rate=float(f"{wider:.0e}"), **what)
-    return chosen_rate(record, data, strategy, network, k, *more)
+def tune(bench: Bench, record: records.Records, data: str, *what) -> float:
+    """Try four rates at the middle size, and up to WIDENINGS others beyond the edge while the best is there."""
+    further = list(RATES[group_of(*what[:2])])
+    while further:
+        for rate in further:
+            run(bench, record, data=data, n=middle(data), seed=0, rate=rate, **of_strategy(*what))
+        losses, best = tried(record, data, *what), chosen_rate(record, data, *what)
+        inside = min(losses) < best < max(losses)
+        none = len(set(losses.values())) == 1  # none was better than the start
+        over = inside or none or len(losses) >= 4 + WIDENINGS
+        further = [] if over else [float(f"{best / 3 if best == min(losses) else best * 3:.0e}")]
+    return best
 
 
 PROBES = [("probe", "pretrained", 7), ("probe", "pretrained", 5), ("probe", "pretrained", 3)]
-OTHERS = [("probe", "random", 7), ("probe", "pixels", 7), ("probe", "histogram", 7)]
-LATER, ALL, MORE = [("train", "pretrained", 5)], [("train", "pretrained", 0)], [("train", "pretrained", 3)]
-ADVICE = [("advice", "pretrained", 0)]
-SMALL, SAME = [("train", "small", 0)], [("train", "random", 0)]
+PROBES += [("probe", "random", 7), ("probe", "pixels", 7), ("probe", "histogram", 7)]
+TRAIN = [("train", "pretrained", 5), ("train", "pretrained", 0), ("train", "small", 0)]
+MORE = [("train", "pretrained", 3)]
+SAME = [("train", "random", 0)]
 CONTROLS = [("train", "pretrained", 0, "trained", "probe"), ("train", "pretrained", 0, "frozen", "random")]
 CONTROLS += [("train", "pretrained", 7, "frozen", "random")]
-LITTLE, MUCH = (0, 500), (501, 9999)
+CONTROLLED, OTHER_KINDS = ("elpv", "cats_dogs"), ("elpv", "mnist")  # the latter get three seeds of SAME
+ADVICE = [("advice", "pretrained", 0)]
 
 
-def plan(sets: list[str], seeds: int) -> list[tuple]:
-    """(data, seed, strategies, sizes), the most useful first."""
-    everything, later = LATER + ALL + SMALL, range(1, seeds)
-    steps = [(data, seed, PROBES, (0, 9999)) for data in sets for seed in range(seeds)]
-    steps += [(data, 0, ADVICE, (0, 9999)) for data in sets]
-    steps += [(data, 0, LATER, (0, 9999)) for data in sets]
-    steps += [(data, 0, ALL, LITTLE) for data in sets]
-    steps += [(data, seed, OTHERS, (0, 9999)) for data in sets for seed in range(seeds)]
-    steps += [(data, seed, LATER, (0, 9999)) for data in sets for seed in later]
-    steps += [(data, 0, SMALL, LITTLE) for data in sets]
-    steps += [(data, seed, ALL + SMALL, LITTLE) for data in sets for seed in later]
-    steps += [(data, 0, everything, MUCH) for data in sets]
-    steps += [(data, 0, MORE + SAME, LITTLE) for data in sets]
-    controlled = [data for data in ("elpv", "cats_dogs") if data in sets]
-    steps += [(data, seed, CONTROLS, (MIDDLE, MIDDLE)) for data in controlled for seed in range(seeds)]
-    steps += [(data, 0, SAME, MUCH) for data in sets]
-    steps += [(data, seed, everything, MUCH) for data in sets for seed in later]
-    steps += [(data, seed, MORE + SAME, LITTLE) for data in sets for seed in later]
-    return steps + [(data, seed, MORE + SAME, MUCH) for data in sets for seed in range(seeds)]
+class Step(NamedTuple):
+    """Runs of one data set: each of the strategies with each number of training images, with one seed."""
+
+    data: str
+    seed: int
+    strategies: list[tuple]
+    sizes: tuple[int, ...]
+
+
+def plan(sets: list[str], seeds: int) -> list[Step]:
+    """The steps, the most useful first: everything with the first seed at the main sizes, the middle and the largest.
+
+    The same network from scratch, which takes longest, gets further seeds where the article asks for it, and at the
+    other sizes one seed, last; three stages are frozen at the main sizes only.
+    """
+    size = {data: SETS[data].sizes for data in sets}
+    others = {data: tuple(n for n in size[data] if n not in (middle(data), size[data][-1])) for data in sets}
+    main = {data: tuple(n for n in size[data] if n not in others[data]) for data in sets}
+    steps = [Step(data, seed, PROBES, size[data]) for data in sets for seed in range(seeds)]
+    for first in (True, False):
+        for data in sets:
+            for seed in [0] if first else range(1, seeds):
+                steps += [Step(data, seed, TRAIN + MORE, main[data])]
+                steps += [Step(data, seed, CONTROLS, (middle(data),))] if data in CONTROLLED else []
+                steps += [Step(data, seed, ADVICE, size[data])] if first else []
+        steps += [Step(data, 0, SAME, main[data]) for data in sets] if first else []
+    steps += [Step(data, seed, TRAIN, others[data]) for data in sets for seed in range(seeds)]
+    steps += [Step(data, seed, SAME, main[data]) for data in sets if data in OTHER_KINDS for seed in range(1, seeds)]
+    return steps + [Step(data, 0, SAME, others[data]) for data in sets]
+
+
+def minutes_left(record: records.Records, step: Step, counted: set) -> float:
+    """About how long the step's missing runs take; a tuning that is `counted` already is not counted again."""
+    total, (data, seed) = 0.0, step[:2]
+    for what, n in itertools.product(step.strategies, step.sizes):
+        known = 0.0 if what in ADVICE else chosen_rate(record, data, *what)
+        if what not in ADVICE and (data, what) not in counted:
+            counted.add((data, what))
+            left = max(0, 4 - len(tried(record, data, *what)))
+            total += left * minutes(data, what, middle(data))
+        if known is None or not record.find(data=data, n=n, seed=seed, rate=known, **of_strategy(*what)):
+            total += minutes(data, what, n) if known is not None or (n, seed) != (middle(data), 0) else 0
+    return total
+
+
+def minutes(data: str, what: tuple, n: int) -> float:
+    """About how long one run takes on two cores that do nothing else."""
+    (strategy, network, k, *_), scale = what, (SETS[data].pixels / 96) ** 1.7
+    if strategy != "train":
+        return 0.5 * scale if strategy == "advice" else 0.01
+    passes = most_passes(strategy, network, n) if network == "pretrained" else USUAL_PASSES
+    return scale * passes * (max(n, 256) / SPEED[network][k] + 200 / 350) / 60
 
 
 def main() -> None:
@@ -383,38 +433,27 @@ def main() -> None:
     sets = [name for name in options.sets.split(",") if (options.data if SETS[name].file else options.elpv)]
     if left_out := [name for name in options.sets.split(",") if name not in sets]:
         print(f"{', '.join(left_out)}: the files were not named; their runs are left out")
-    steps = plan(sets, options.seeds)
-    costs = [estimate(*step) for step in steps]
-    print(f"{len(steps)} steps, about {sum(costs) / 3600:.1f} hours in all", flush=True)
-    if options.list:
-        return
+    counted = set()
+    steps = [(step, minutes_left(record, step, counted)) for step in plan(sets, options.seeds)]
+    print(f"about {sum(some for _, some in steps) / 60:.1f} hours are left", flush=True)
     bench, held = None, ""
-    for (data, seed, strategies, (least, most)), seconds in zip(steps, costs, strict=True):
-        sizes = [n for n in SETS[data].sizes if least <= n <= most]
-        if not sizes:
+    for step, some in steps:
+        if not some:
             continue
-        print(f"--- {data}, seed {seed}, {sizes} images, estimated {seconds / 60:.0f} min", flush=True)
+        data, seed, strategies, sizes = step
+        names = ", ".join(dict.fromkeys(" ".join(map(str, one)) for one in strategies))
+        print(f"--- {data}, seed {seed}, {sizes} images: {names}; about {some:.1f} min", flush=True)
+        if options.list:
+            continue
         if data != held:
             bench = None
             keras.utils.clear_session()
             bench, held = Bench(data, Path(options.data), Path(options.elpv)), data
         if seed == 0:
             run(bench, record, data=data, n=0, seed=0, rate=0.0, strategy="majority")
-        for strategy, n in itertools.product(strategies, sizes):
+        for n, strategy in itertools.product(sizes, strategies):
             rate = 0.0 if strategy in ADVICE else tune(bench, record, data, *strategy)
             run(bench, record, data=data, n=n, seed=seed, rate=rate, **of_strategy(*strategy))
-
-
-def estimate(data: str, seed: int, strategies: list, sizes: tuple[int, int]) -> float:
-    """Seconds that a step takes, roughly."""
-    total, scale = 0.0, (96 / SETS[data].pixels) ** 1.5
-    for (strategy, network, k, *_), n in itertools.product(strategies, SETS[data].sizes):
-        if strategy == "train" and sizes[0] <= n <= sizes[1]:
-            passes = (10 if n <= 500 else 6) if network == "pretrained" else 35
-            speed = 3 * SPEED[k] if network == "small" else SPEED[k]
-            times = 4 if seed == 0 and n == middle(data) else 1
-            total += times * passes * (max(n, 256) / speed + 200 / 250) / scale
-    return total
 
 
 if __name__ == "__main__":
