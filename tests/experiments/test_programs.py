@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,17 +15,17 @@ PROGRAMS = sorted(path.stem for path in FOLDER.parent.parent.glob("experiments/*
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_help(recorded_program, monkeypatch, capsys, name):
+def test_help(monkeypatch, capsys, name):
     monkeypatch.setattr("sys.argv", [f"{name}.py", "--help"])
     with pytest.raises(SystemExit, match="0"):
-        recorded_program(name).main()
+        import_module(name).main()
     assert "usage:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["mnist_full", "mnist_one_change"])
-def test_what_is_recorded_is_not_run_again(recorded_program, monkeypatch, tmp_path, name):
+def test_what_is_recorded_is_not_run_again(monkeypatch, tmp_path, name):
     """With the recorded settings no digit is read; a run that is missing would be made."""
-    program = recorded_program(name)
+    program = import_module(name)
     record = shutil.copy(program.FILE, tmp_path)
     monkeypatch.setattr("sys.argv", [f"{name}.py", "--record", str(record), "--mnist", str(tmp_path / "none")])
     monkeypatch.setattr(program.tf.config.experimental, "enable_op_determinism", lambda: None)
@@ -37,9 +38,9 @@ def test_what_is_recorded_is_not_run_again(recorded_program, monkeypatch, tmp_pa
         program.main()
 
 
-def test_one_change_on_60000_digits(recorded_program, monkeypatch, tmp_path):
+def test_one_change_on_60000_digits(monkeypatch, tmp_path):
     """On few random numbers: every run is made once, its seeds differ, and its wrong digits are counted."""
-    program = recorded_program("mnist_explained")
+    program = import_module("mnist_explained")
     monkeypatch.setenv("HELPERS_CACHE", str(tmp_path))
     recipe = {"train": 60, "epochs": 1, "hidden": [4]}
     monkeypatch.setattr(program, "RECIPE", program.RECIPE | recipe)
@@ -57,9 +58,9 @@ def test_one_change_on_60000_digits(recorded_program, monkeypatch, tmp_path):
     assert not list(tmp_path.glob("training/*"))
 
 
-def test_the_ladder(recorded_program, monkeypatch, tmp_path):
+def test_the_ladder(monkeypatch, tmp_path):
     """On few digits and one pass: recipes are chosen on validation digits, tested with every seed, then combined."""
-    program = recorded_program("mnist_ladder")
+    program = import_module("mnist_ladder")
     monkeypatch.setenv("HELPERS_CACHE", str(tmp_path))
     rows = {
         name: replace(program.ROWS[name], tries=program.ROWS[name].tries[:2]) for name in ("pixels", "small network")

@@ -3,8 +3,6 @@
 The functions are those that notebook 02 defines.
 """
 
-import inspect
-
 import cv2
 import numpy as np
 import pytest
@@ -107,9 +105,3 @@ def test_a_square_at_the_maximum(page):
         heat[place] = 1
         rows, columns = np.nonzero(page.at_maximum(image, heat)[..., 0])
         assert (rows.min(), columns.min()) == corner and len(rows) == 64 * 64
-
-
-def test_the_solutions_use_the_lessons_functions(page):
-    solutions = lesson.load("solutions/02")
-    for name in ("all_layers", "noted", "grad_cam"):
-        assert inspect.getsource(getattr(solutions, name)) == inspect.getsource(getattr(page, name))

@@ -65,8 +65,3 @@ def test_prefers_features_that_tell_classes_apart(scores, name):
     assert score(features, labels) > score(features, shuffled)
     assert score(features, labels) == pytest.approx(score(1000 * features, labels), rel=1e-5), "scale must not matter"
     assert score(features.reshape(90, 4, 5), labels) == score(features, labels), "feature maps are flattened"
-
-
-def test_the_solutions_use_the_lessons_functions(lesson_and_solution):
-    in_lesson, in_solutions = lesson_and_solution("03", "STAGES", "freeze")
-    assert in_lesson == in_solutions

@@ -254,8 +254,21 @@ def test_notebook(path):
     assert not faults, "\n".join(faults)
 
 
-def test_every_notebook_has_solutions():
+def defined(path: Path) -> dict[str, str]:
+    """The functions of a notebook with their arguments, and its constants: what they are."""
+    nodes = [n for c in code_cells(nbformat.read(path, as_version=4)) for n in ast.parse(c.source).body]
+    found = {f"{n.name}({ast.unparse(n.args)})": ast.unparse(n) for n in nodes if isinstance(n, ast.FunctionDef)}
+    constants = {ast.unparse(n.targets[0]): ast.unparse(n) for n in nodes if isinstance(n, ast.Assign)}
+    return found | {name: value for name, value in constants.items() if name.isupper()}
+
+
+def test_solutions_take_over_what_the_lesson_defines():
     assert NOTEBOOKS and [p.stem for p in SOLUTIONS] == [f"{p.stem}_solutions" for p in NOTEBOOKS]
+    taken = set()
+    for lesson, solutions in zip(map(defined, NOTEBOOKS), map(defined, SOLUTIONS), strict=True):
+        assert not [name for name in set(lesson) & set(solutions) if lesson[name] != solutions[name]]
+        taken |= set(lesson) & set(solutions)
+    assert len(taken) > 5
 
 
 # ---- the rules themselves -----------------------------------------------------------------------

@@ -56,6 +56,17 @@ def test_defaults_pass_and_wrong_values_do_not(path):
     assert wrong, "no parameter with a range"
 
 
+@pytest.mark.parametrize(("notebook", "given", "sentence"), [
+    ("02", "NETWORK=resnet50", "NETWORK = 'resnet50': choose"),
+    ("02", "OCCLUSION_STEP=49", "OCCLUSION_STEP = 49: 2"),
+    ("02", "TIMED_IMAGES=31", "TIMED_IMAGES = 31: 32"),
+    ("02", "CSV=predictions.csv", "it is for the predictions of IMAGES"),
+])  # fmt: skip
+def test_the_least_and_the_most_of_a_parameter(notebook, given, sentence):
+    with pytest.raises(run.RunError, match=sentence):
+        run.plan(run.find_notebooks(SERIES, [notebook]), [given])
+
+
 def test_checks_need_neither_tensorflow_nor_helpers():
     code = f"""import sys; sys.path.insert(0, {str(run.REPOSITORY / "tools")!r}); import psutil, run
 from pathlib import Path; run.plan(run.find_notebooks(Path({str(SERIES)!r}), []), [], "full")

@@ -71,22 +71,18 @@ def test_whole_file(server, tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "kind", "sentence"), [
+    ("good", FileError, "cannot be saved"),
     ("other", FileError, "does not give the expected file"),
     ("missing", Unreachable, "HTTP status 404"),
     ("cut", Unreachable, "cannot be reached"),
     ("stalled", Unreachable, "cannot be reached"),
 ])  # fmt: skip
 def test_nothing_is_kept_of_what_is_not_whole(server, tmp_path, name, kind, sentence):
-    path = tmp_path / "weights.h5"
+    (tmp_path / "file").touch()
+    path = tmp_path / ("file" if name == "good" else "folder") / "weights.h5"
     with pytest.raises(kind, match=f"/{name} .*{sentence}.*: try again, or copy the file to .*weights.h5") as caught:
         download(f"{server.url}/{name}", path, DIGEST)
-    assert type(caught.value) is kind and list(path.parent.iterdir()) == []
-
-
-def test_folder_that_cannot_be_made(server, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="cannot be saved"):
-        download(f"{server.url}/good", tmp_path / "file" / "weights.h5", DIGEST)
+    assert type(caught.value) is kind and [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["file"]
 
 
 def test_atomic_write(tmp_path):
@@ -144,8 +140,6 @@ def test_image(server, address):
     ("text", "/text is not an image that can be read"),
     ("missing", "/missing cannot be reached (HTTP status 404): check the address"),
     ("ftp://host/cat.jpg", "only http:// and https:// addresses are fetched"),
-    ("file:///etc/hostname", "only http:// and https:// addresses are fetched"),
-    ("https://nowhere.invalid/cat.jpg", "cannot be reached"),
     ("http://[bad/x.png", "cannot be reached"),
 ])  # fmt: skip
 def test_no_image(server, address, sentence):
