@@ -37,11 +37,7 @@ def refresh(path: Path) -> None:
 
 
 def main(names: list[str]) -> int:
-    paths = [
-        p
-        for p in reference.NOTEBOOKS + reference.SOLUTIONS
-        if not names or any(p.name.startswith(name) for name in names)
-    ]
+    paths = [p for p in reference.NOTEBOOKS + reference.SOLUTIONS if p.name.startswith(tuple(names or [""]))]
     paths = paths or [Path(name).absolute() for name in names if Path(name).is_file()]
     if not paths:
         print(f"error: no notebook begins with {' or '.join(names)}", file=sys.stderr)

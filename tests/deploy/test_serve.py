@@ -25,7 +25,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "SECONDS", 2)
     monkeypatch.setattr(serve.Handler, "timeout", 2)
     running = serve.Server(0, predict.Model(write(tmp_path / "model", refuse_below=0.9)))
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     yield running
     running.shutdown()
     running.server_close()
@@ -127,63 +127,47 @@ def test_slow_clients_and_bodies_without_end_are_left(server):
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ANSWER = "document.getElementById('answer').textContent"
 PIXEL = "[...document.getElementById('view').getContext('2d').getImageData(240, 240, 1, 1).data]"
+CHOOSE = """(async () => {
+    const files = new DataTransfer(), chooser = document.getElementById('file');
+    files.items.add(new File([new Uint8Array(%s)], 'x.png'));
+    chooser.files = files.files;
+    await chooser.onchange({target: chooser});
+    return document.getElementById('answer').textContent;
+})()"""
 
 
-class Tab:
-    """The tab of a headless Chromium, by its DevTools protocol."""
-
-    def __init__(self, browser):
+@pytest.fixture
+def evaluate(server, tmp_path):
+    """The value of an expression in the page, opened in a headless Chromium, by its DevTools protocol."""
+    flags = ["--headless", "--no-sandbox", "--no-first-run", "--remote-allow-origins=*", "--remote-debugging-port=0"]
+    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path}/profile", f"http://127.0.0.1:{server.server_port}/"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as browser:
         address = next(line for line in browser.stderr if "DevTools listening" in line).split("/")[2]
         tabs = json.loads(urllib.request.urlopen(f"http://{address}/json").read())
         url = next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
-        self.connection, self.number = websocket.create_connection(url, timeout=60), 0
+        connection = websocket.create_connection(url, timeout=60)
 
-    def call(self, method, **parameters):
-        self.number += 1
-        self.connection.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
-        while (answer := json.loads(self.connection.recv())).get("id") != self.number:
-            pass
-        return answer["result"]
+        def value(expression):
+            parameters = {"expression": expression, "returnByValue": True, "awaitPromise": True}
+            connection.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": parameters}))
+            return json.loads(connection.recv())["result"]["result"].get("value")
 
-    def evaluate(self, expression):
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def wait(self, condition):
-        for _ in range(300):
-            if self.evaluate(condition):
-                return
-            time.sleep(0.1)
-        raise AssertionError(condition)
-
-    def choose(self, path):
-        """The answer that the page shows for a file."""
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-        self.evaluate(f"{ANSWER} = ''")
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
-        self.wait(f"!['', '...'].includes({ANSWER})")
-        return self.evaluate(ANSWER)
+        yield value
+        browser.kill()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
-def test_the_page_works_in_a_browser(server, tmp_path):
-    (tmp_path / "green.png").write_bytes(image((20, 250, 30)))
-    (tmp_path / "wrong.png").write_bytes(b"<script>")
-    flags = ["--headless", "--no-sandbox", "--no-first-run", "--remote-allow-origins=*", "--remote-debugging-port=0"]
-    command = [CHROMIUM, *flags, f"--user-data-dir={tmp_path}/profile", f"http://127.0.0.1:{server.server_port}/"]
-    browser = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        tab = Tab(browser)
-        tab.wait("document.readyState == 'complete' && !!document.getElementById('file')")
-        assert tab.choose(tmp_path / "green.png") == "green <b>, 100.0 %"
-        tab.wait(f"{PIXEL}[0] > 100 && {PIXEL}[2] < 100")  # the map of evidence is orange above the image
-        tab.evaluate("document.getElementById('heat').click()")
-        assert tab.evaluate(PIXEL) == [20, 250, 30, 255]
-        assert "no image" in tab.choose(tmp_path / "wrong.png")
-        assert not tab.evaluate("document.querySelectorAll('b').length"), "names are text"
-    finally:
-        browser.kill()
-        browser.wait()
+def test_the_page_works_in_a_browser(evaluate):
+    for _ in range(100):
+        if evaluate("document.readyState == 'complete' && !!document.getElementById('file')"):
+            break
+        time.sleep(0.1)
+    assert evaluate(CHOOSE % list(image((20, 250, 30)))) == "green <b>, 100.0 %"
+    red, _, blue, _ = evaluate(PIXEL)
+    assert red > 100 > blue, "the map of evidence is orange above the image"
+    evaluate("document.getElementById('heat').click()")
+    assert evaluate(PIXEL) == [20, 250, 30, 255]
+    assert "no image" in evaluate(CHOOSE % list(b"<script>"))
+    assert not evaluate("document.querySelectorAll('b').length"), "names are text"

@@ -78,10 +78,6 @@ def train(page, model, inputs, labels):
 
 def test_the_counts_of_the_article(fresh):
     assert parameter_counts(fresh()) == (33_638_218, 18_923_530, 14_714_688)
-    shown = "".join(o.get("data", {}).get("text/plain", "") for o in cell(NOTEBOOK, "article.summary()").outputs)
-    shown = re.sub(r"\x1b\[[\d;]*m", "", shown)
-    for line in ("Total params: 33,638,218", "Trainable params: 18,923,530", "Non-trainable params: 14,714,688"):
-        assert line in shown
 
 
 def test_training_changes_the_head_and_nothing_else(page, fresh, digits):
