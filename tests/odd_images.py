@@ -9,16 +9,8 @@ from PIL import Image
 # Six blocks of 32 x 32 pixels, 2 rows and 3 columns: no turn or reflection maps them onto themselves.
 COLOURS = [[200, 30, 40], [30, 180, 60], [40, 60, 190], [220, 200, 50], [120, 120, 120], [20, 20, 20]]
 BLOCKS = np.array(COLOURS, np.uint8).reshape(2, 3, 3).repeat(32, axis=0).repeat(32, axis=1)
-UPRIGHT_TO_STORED = {  # what the camera stores when its orientation is 1 to 8 (EXIF 2.3, tag 274)
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: np.rot90(a),
-    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: np.rot90(a, -1),
-}
+# What the camera stores when its orientation is 1 to 8 (EXIF 2.3, tag 274): quarter turns, then mirrored if -1.
+STORED = {1: (0, 1), 2: (0, -1), 3: (2, 1), 4: (2, -1), 5: (-1, -1), 6: (1, 1), 7: (1, -1), 8: (-1, 1)}
 
 
 def encoded(image, kind, **options) -> bytes:
@@ -35,7 +27,8 @@ def jpeg(image=BLOCKS, **options) -> bytes:
 def turned(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[274] = orientation
-    return jpeg(UPRIGHT_TO_STORED[orientation](BLOCKS), exif=exif)
+    turns, mirrored = STORED[orientation]
+    return jpeg(np.rot90(BLOCKS, turns)[:, ::mirrored], exif=exif)
 
 
 def wide(pixels) -> np.ndarray:
@@ -43,12 +36,13 @@ def wide(pixels) -> np.ndarray:
     return np.array([pixels], np.uint8).repeat(40, axis=0).repeat(40, axis=1)
 
 
-def levels(*values) -> list[Image.Image]:
-    return [Image.fromarray(np.full((64, 64, 3), value, np.uint8)) for value in values]
+def level(value: int, height: int = 64, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
 
 
-PALETTE = Image.fromarray(wide([0, 1, 0])).convert("P")
+PALETTE = Image.fromarray(wide([0, 1, 0]), "P")
 PALETTE.putpalette([10, 20, 30, 40, 50, 60])
+TRANSPARENT = wide([[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]])
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 DEEP = np.minimum(GREY.astype(int) * 257 + 100, 65535).astype(np.uint16)  # rounds to GREY
 CMY = 255 - np.rint(np.minimum(BLOCKS, 200) / 0.8)
@@ -58,7 +52,7 @@ WHITE = [255, 255, 255]
 
 # name: content, pixels, how far off they may be on average
 ODD = {kind: (encoded(BLOCKS, kind, lossless=True), BLOCKS, 0) for kind in ("PNG", "BMP", "TIFF", "GIF", "WEBP")}
-ODD |= {f"EXIF {number}": (turned(number), BLOCKS, 2) for number in UPRIGHT_TO_STORED}
+ODD |= {f"EXIF {number}": (turned(number), BLOCKS, 2) for number in STORED}
 ODD |= {
     "progressive": (jpeg(progressive=True), BLOCKS, 2),
     "coarse colours": (jpeg(subsampling=2), BLOCKS, 3),
@@ -67,19 +61,12 @@ ODD |= {
     "16-bit grey PNG": (encoded(DEEP, "PNG"), np.stack([GREY] * 3, axis=-1), 0),
     "16-bit grey TIFF": (encoded(DEEP, "TIFF"), np.stack([GREY] * 3, axis=-1), 0),
     "16-bit colour": (cv2.imencode(".png", BLOCKS[..., ::-1].astype(np.uint16) * 257)[1].tobytes(), BLOCKS, 0),
-    "one bit": (encoded(Image.new("1", (80, 60), 1), "BMP"), np.full((60, 80, 3), 255), 0),
-    "palette": (
-        encoded(PALETTE, "PNG", transparency=bytes((0, 255))),
-        wide([WHITE, [40, 50, 60], WHITE]),
-        0,
-    ),
-    "transparent": (
-        encoded(wide([[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]), "PNG"),
-        wide([[10, 20, 30], WHITE, [204, 204, 204]]),
-        0,
-    ),
+    "one bit": (encoded(Image.new("1", (80, 60), 1), "BMP"), level(255, 60, 80), 0),
+    "palette": (encoded(PALETTE, "PNG", transparency=bytes((0, 255))), wide([WHITE, [40, 50, 60], WHITE]), 0),
+    "transparent": (encoded(TRANSPARENT, "PNG"), wide([[10, 20, 30], WHITE, [204, 204, 204]]), 0),
     "transparent grey": (encoded(Image.fromarray(wide([[7, 255], [7, 0]]), "LA"), "PNG"), wide([[7] * 3, WHITE]), 0),
-    "animated": (encoded(levels(10)[0], "GIF", save_all=True, append_images=levels(120, 240)), levels(10)[0], 0),
-    **{f"{shape} pixels": (encoded(np.full((*shape, 3), 77, np.uint8), "PNG"), np.full((*shape, 3), 77, np.uint8), 0)
-       for shape in ((1, 1), (1, 300), (300, 1))},
-}  # fmt: skip
+    "animated": (encoded(level(10), "GIF", save_all=True, append_images=[Image.fromarray(level(99))]), level(10), 0),
+}
+ODD |= {
+    f"thin {size}": (encoded(level(77, *size), "PNG"), level(77, *size), 0) for size in ((1, 1), (1, 300), (300, 1))
+}

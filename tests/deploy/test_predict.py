@@ -30,7 +30,7 @@ def test_odd_images_are_read_as_the_series_reads_them(kind):
     content, pixels, _ = ODD[kind]
     for size in (32, 160):
         mine = predict.read(io.BytesIO(content), size, kind)
-        theirs = center_crop(np.asarray(pixels, np.uint8), size, fraction=1.0)
+        theirs = center_crop(pixels, size, fraction=1.0)
         assert mine.shape == (size, size, 3) and mine.dtype == np.uint8
         assert np.abs(mine.astype(int) - theirs).mean() < 4, "another way to scale, not another image"
 
