@@ -1,6 +1,7 @@
 """`make weights`: ResNet50's file is told from another one by published answers."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -15,9 +16,9 @@ OFFICIAL = Path(os.environ.get("RESNET50_WEIGHTS", weights.keras_cache("models",
 
 
 @pytest.mark.slow
-def test_random_weights_are_not_the_published_network(recorded_program, tmp_path, monkeypatch, capsys):
+def test_random_weights_are_not_the_published_network(tmp_path, monkeypatch, capsys):
     """Random weights under the official name and a declared digest: a whole file, but not ResNet50's answers."""
-    program = recorded_program("published_answers")
+    program = import_module("published_answers")
     monkeypatch.setattr("sys.argv", ["published_answers.py"])
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     file = weights.keras_cache("models", weights._RESNET50)
@@ -36,6 +37,6 @@ def test_random_weights_are_not_the_published_network(recorded_program, tmp_path
 
 
 @pytest.mark.skipif(not OFFICIAL.is_file(), reason="ResNet50's official weights are not on this machine")
-def test_resnet50_gives_the_published_answers(recorded_program, monkeypatch):
+def test_resnet50_gives_the_published_answers(monkeypatch):
     monkeypatch.setattr("sys.argv", ["published_answers.py"])
-    recorded_program("published_answers").main()
+    import_module("published_answers").main()
