@@ -28,26 +28,10 @@ def built(*stack, size=12, channels=3):
 # ---- the three budgets --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_multiply_adds_equal_brute_force(lesson, stride):
-    layer = layers.Conv2D(filters=4, kernel_size=3, strides=stride, use_bias=False)
-    model = built(layer, size=7, channels=2)
-    image = np.random.default_rng(0).normal(size=(7, 7, 2))
-    kernel, side, count = layer.kernel.numpy(), (7 - 3) // stride + 1, 0
-    result = np.zeros((side, side, 4))
-    for *place, i, j, channel in np.ndindex(side, side, 4, 3, 3, 2):
-        row, column, number = place
-        result[row, column, number] += (
-            image[row * stride + i, column * stride + j, channel] * kernel[i, j, channel, number]
-        )
-        count += 1
-    assert lesson.totals(model) == (kernel.size, result.size, count)
-    np.testing.assert_allclose(model(image[None])[0], result, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("layer", "work", "activations"),
     [
+        (layers.Conv2D(4, 3, use_bias=False), 100 * 9 * 6 * 4, 100 * 4),  # 10 x 10 places are left
         (layers.Conv2D(8, 3, 2, padding="same", groups=2), 36 * 9 * 3 * 8, 36 * 8),
         (layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2), 36 * 9 * 12, 36 * 12),
         (layers.SeparableConv2D(8, 3, padding="same"), 144 * (9 * 6 + 6 * 8), 144 * 8),

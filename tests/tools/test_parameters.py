@@ -1,7 +1,5 @@
 """The parameter contract: profiles fit their notebooks, and nothing wrong is ever run."""
 
-import subprocess
-import sys
 from typing import get_origin
 
 import pytest
@@ -65,14 +63,6 @@ def test_defaults_pass_and_wrong_values_do_not(path):
 def test_the_least_and_the_most_of_a_parameter(notebook, given, sentence):
     with pytest.raises(run.RunError, match=sentence):
         run.plan(run.find_notebooks(SERIES, [notebook]), [given])
-
-
-def test_checks_need_neither_tensorflow_nor_helpers():
-    code = f"""import sys; sys.path.insert(0, {str(run.REPOSITORY / "tools")!r}); import psutil, run
-from pathlib import Path; run.plan(run.find_notebooks(Path({str(SERIES)!r}), []), [], "full")
-print(*{{"tensorflow", "keras", "helpers", "sphinx"}} & {{*sys.modules}}, psutil.Process().memory_info().rss >> 20)"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(result.stdout) < 150, "MB of the runner itself"
 
 
 # ---- what the runner accepts and refuses --------------------------------------------------------

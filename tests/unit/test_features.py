@@ -169,16 +169,6 @@ def test_interrupted_and_resumed(folder, computed, monkeypatch, expected, done):
     assert np.array_equal(extract(network(), images()), expected) and sum(computed) == N - 8 * done
 
 
-def test_interrupted_before_the_last_step(folder, computed, expected, monkeypatch):
-    """All chunks are there, only the joined file is not: nothing is computed again."""
-    with monkeypatch.context() as patch:
-        patch.setattr(features.shutil, "rmtree", lambda *_, **__: None)
-        extract(network(), images())
-    the_file(folder).unlink()
-    computed.clear()
-    assert np.array_equal(extract(network(), images()), expected) and not computed
-
-
 CHILD = f"""
 import sys, time
 sys.path.insert(0, {os.path.dirname(__file__)!r})
