@@ -17,7 +17,6 @@ def main(arguments: list[str]) -> None:
     command = [sys.executable, *arguments]
     inside = [*UNSHARE, "sh", "-c", '"$0" -c "$1" && shift && exec "$0" "$@"', sys.executable, LOOPBACK]
     allowed = shutil.which("unshare") and not subprocess.run([*inside, "-c", ""], capture_output=True).returncode
-    os.environ["OFFLINE"] = "namespace" if allowed else ""
     print(
         "The network is cut off." if allowed else "The network is not cut off: unshare --net does not work here.",
         flush=True,

@@ -38,6 +38,7 @@ def test_what_is_recorded_is_not_run_again(monkeypatch, tmp_path, name):
         program.main()
 
 
+@pytest.mark.slow
 def test_one_change_on_60000_digits(monkeypatch, tmp_path):
     """On few random numbers: every run is made once, its seeds differ, and its wrong digits are counted."""
     program = import_module("mnist_explained")
@@ -58,6 +59,7 @@ def test_one_change_on_60000_digits(monkeypatch, tmp_path):
     assert not list(tmp_path.glob("training/*"))
 
 
+@pytest.mark.slow
 def test_the_ladder(monkeypatch, tmp_path):
     """On few digits and one pass: recipes are chosen on validation digits, tested with every seed, then combined."""
     program = import_module("mnist_ladder")

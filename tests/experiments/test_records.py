@@ -1,7 +1,6 @@
 """Records of long experiments: nothing is lost, done twice or half written, and each run says how it was made."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -57,10 +56,8 @@ def test_superseded_and_older_runs_are_kept_as_they_are(tmp_path, record):
 
 @pytest.mark.slow
 def test_two_processes_lose_nothing(tmp_path, record):
-    repository = FOLDER.parent.parent
-    environment = os.environ | {"PYTHONPATH": f"{repository}{os.pathsep}{repository / 'experiments'}"}
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "r.json")]
-    both = [subprocess.Popen([*command, number], env=environment, stdout=subprocess.DEVNULL) for number in "01"]
+    command, folder = [sys.executable, "-c", PROGRAM, str(tmp_path / "r.json")], FOLDER.parents[1] / "experiments"
+    both = [subprocess.Popen([*command, number], cwd=folder, stdout=subprocess.DEVNULL) for number in "01"]
     assert [process.wait() for process in both] == [0, 0]
     runs = [(str(run["process"]), run["number"]) for run in record().runs]
     assert sorted(runs) == sorted((process, n) for process in ("0", "1", "either") for n in range(40))

@@ -75,6 +75,7 @@ def test_the_counts_of_the_article(fresh):
     assert parameter_counts(fresh()) == (33_638_218, 18_923_530, 14_714_688)
 
 
+@pytest.mark.slow
 def test_training_changes_the_head_and_nothing_else(page, fresh, digits):
     assert train(page, fresh(), *digits) == {"fc1", "fc2", "prediction"}
     model = fresh()
@@ -83,6 +84,7 @@ def test_training_changes_the_head_and_nothing_else(page, fresh, digits):
     model.layers[0].trainable = False
 
 
+@pytest.mark.slow
 def test_the_head_on_features_is_the_article_on_images(page, fresh, digits):
     """Same start, same batches, same dropout: the same predictions after training, one way or the other."""
     images, labels = digits

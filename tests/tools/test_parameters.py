@@ -8,7 +8,6 @@ from tiny import write_notebook
 import run
 
 SERIES = run.REPOSITORY / "notebooks"
-PROFILES = sorted((SERIES / "profiles" / "full").glob("*.yaml"))
 NOTEBOOKS = sorted(SERIES.glob("[0-9]*.ipynb"))
 
 
@@ -27,10 +26,6 @@ def values(folder, *given, names=("01",)):
 
 
 # ---- the notebooks of the series ----------------------------------------------------------------
-
-
-def test_every_notebook_has_a_full_profile():
-    assert [path.stem for path in PROFILES] == [path.stem for path in NOTEBOOKS]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
