@@ -6,9 +6,6 @@ import subprocess
 import sys
 import time
 
-import helpers  # noqa: F401  (before Keras, which it quiets)
-
-# isort: split
 import keras
 import numpy as np
 import psutil

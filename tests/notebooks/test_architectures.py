@@ -1,8 +1,5 @@
 """What notebook 01 counts, builds and trains with: its own functions, against brute force, papers and Keras."""
 
-import helpers  # noqa: F401  must come before Keras
-
-# isort: split
 import math
 
 import keras

@@ -4,10 +4,10 @@ import csv
 import io
 import re
 
-import h5py
 import nbformat
 import numpy as np
 import pytest
+import random_resnet50
 from nbclient import NotebookClient
 from PIL import Image
 from reference import REPOSITORY
@@ -17,7 +17,6 @@ from experiments import lesson
 from helpers import assets, data, models, weights  # before keras
 
 import keras  # isort: skip
-from keras.src.legacy.saving import legacy_h5_format  # isort: skip
 
 FOLDER = REPOSITORY / "notebooks"
 CELLS = nbformat.read(FOLDER / "02_resnet50_imagenet.ipynb", as_version=4).cells
@@ -48,19 +47,10 @@ def default() -> str:
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory):
-    """A file of random weights in the layout of ResNet50's official one; and a line that declares its digest."""
+def resnet50(tmp_path_factory) -> str:
+    """The whole page with random weights; fewer squares, pieces and steps, since ResNet50 is ten times the work."""
     file = tmp_path_factory.mktemp("weights") / weights._RESNET50
-    keras.utils.set_random_seed(0)
-    with h5py.File(file, "w") as stored:
-        legacy_h5_format.save_weights_to_hdf5_group(stored, keras.applications.ResNet50(weights=None))
-    return file, f"\nweights._RESNET50_DIGEST = 'sha256:{assets.file_digest(file)}'"
-
-
-@pytest.fixture(scope="module")
-def resnet50(layout) -> str:
-    """The whole page with that file, with fewer squares, pieces and steps, since ResNet50 is ten times the work."""
-    file, declared = layout
+    _, digest = random_resnet50.write(file)
     thinner = {"range(0, 161, 40)": "(0, 80, 160)", "range(0, 161, 16)": "(0, 80, 160)", "cat, 144, 20": "cat, 144, 80",
                "range(5, 49, 5)": "(10, 30)", "size in (1, 4, 16, 32)": "size in (16, 32)"}  # fmt: skip
     cells = nbformat.from_dict([dict(cell) for cell in CELLS if cell.cell_type == "code"])
@@ -68,7 +58,7 @@ def resnet50(layout) -> str:
         (cell,) = [cell for cell in cells if old in cell.source]
         cell.source = cell.source.replace(old, new)
     cells[0].source += f"\nRESNET50_WEIGHTS = {str(file)!r}\nOCCLUSION_STEP = 48"
-    cells[2].source += declared
+    cells[2].source += f"\nweights._RESNET50_DIGEST = {digest!r}"
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": ""}})
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(FOLDER)}}).execute()
     return printed(notebook.cells)

@@ -6,9 +6,6 @@ committed outputs, which the comparison with a fresh run keeps true.
 import importlib
 import re
 
-import helpers  # noqa: F401  (before Keras, which it quiets)
-
-# isort: split
 import keras
 import nbformat
 import numpy as np

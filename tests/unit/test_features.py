@@ -6,9 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import helpers  # noqa: F401  (before Keras, which it quiets)
-
-# isort: split
 import joblib
 import keras
 import numpy as np
@@ -170,7 +167,7 @@ def test_interrupted_and_resumed(folder, computed, monkeypatch, expected, done):
 
 
 CHILD = f"""
-import sys, time
+import sys, time, helpers
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from test_features import extract, features, images, network
 features.CHUNK = features.BATCH = 8

@@ -1,13 +1,12 @@
 """Networks: the right size, the right preprocessing inside, the right answers on real photographs."""
 
-import h5py
 import keras
 import numpy as np
 import pytest
-from keras.src.legacy.saving import legacy_h5_format
+import random_resnet50
 
 from helpers import data, models
-from helpers.assets import FileError, file_digest
+from helpers.assets import FileError
 from helpers.images import center_crop
 
 
@@ -74,14 +73,12 @@ def test_efficientnet_lite0_as_feature_extractor():
 
 
 def test_resnet50_takes_only_verified_weights(tmp_path, monkeypatch):
-    """The whole path on a file of random weights, whose digest the test declares; then without declaring it."""
+    """The whole path on a file of random weights, whose digest the test declares; first without declaring it."""
     file = tmp_path / "weights.h5"
-    original = keras.applications.ResNet50(weights=None)
-    with h5py.File(file, "w") as stored:  # the old layout, in which the official file is written
-        legacy_h5_format.save_weights_to_hdf5_group(stored, original)
+    original, digest = random_resnet50.write(file)
     with pytest.raises(FileError, match="weights.h5 is not the expected file"):
         models.resnet50(str(file))
-    monkeypatch.setattr(models.weight_files, "_RESNET50_DIGEST", "sha256:" + file_digest(file))
+    monkeypatch.setattr(models.weight_files, "_RESNET50_DIGEST", digest)
     model = models.resnet50(str(file))
     assert model.count_params() == 25_636_712
     assert np.array_equal(*(network.get_layer("predictions").get_weights()[0] for network in (model, original)))
