@@ -14,10 +14,10 @@ from helpers.images import resize
 def stand_in(tmp_path):
     """A file with the right names but other digits, and its arrays."""
     random = np.random.default_rng(0)
-    images = {f"x_{part}": random.integers(0, 256, (n, 28, 28), np.uint8) for part, n in (("train", 6000), ("test", 9))}
-    labels = {f"y_{part}": np.arange(n, dtype=np.uint8) % 10 for part, n in (("train", 6000), ("test", 9))}
-    np.savez_compressed(tmp_path / "m.npz", **images, **labels)
-    return tmp_path / "m.npz", [(images | labels)[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+    x_train, x_test = (random.integers(0, 256, (n, 28, 28), np.uint8) for n in (6000, 9))
+    y_train, y_test = (np.arange(n, dtype=np.uint8) % 10 for n in (6000, 9))
+    np.savez(tmp_path / "m.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return tmp_path / "m.npz", [x_train, y_train, x_test, y_test]
 
 
 def test_full_mnist_from_a_file(stand_in, monkeypatch):

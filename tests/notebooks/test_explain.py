@@ -26,14 +26,8 @@ def network():
     return models.efficientnet_lite0()
 
 
-@pytest.fixture(scope="module")
-def cat():
-    return resize(data.sample_image("chelsea"), 224)
-
-
-@pytest.fixture(scope="module")
-def pair(cat):
-    return resize(np.concatenate([cat, resize(data.imagenet_images().images[0], 224)], axis=1), 224)
+CAT = resize(data.sample_image("chelsea"), 224)
+PAIR = resize(np.concatenate([CAT, resize(data.imagenet_images().images[0], 224)], axis=1), 224)
 
 
 def left_half(heat) -> float:
@@ -43,15 +37,15 @@ def left_half(heat) -> float:
 # ---- Grad-CAM -----------------------------------------------------------------------------------
 
 
-def test_grad_cam_finds_the_class_asked_for(page, network, pair):
-    for image, of_cat in ((pair, left_half), (pair[:, ::-1], lambda heat: 1 - left_half(heat))):
+def test_grad_cam_finds_the_class_asked_for(page, network):
+    for image, of_cat in ((PAIR, left_half), (PAIR[:, ::-1], lambda heat: 1 - left_half(heat))):
         cat, dog = (page.grad_cam(network, image[None] * 1.0, each) for each in (EGYPTIAN_CAT, BULL_MASTIFF))
         assert of_cat(cat) > 0.85 and of_cat(dog) < 0.25
 
 
-def test_grad_cam_is_cam_in_points_of_score(page, network, cat):
+def test_grad_cam_is_cam_in_points_of_score(page, network):
     """B. Zhou et al., 2016: after average pooling the map is features times weights, and adds up to the score."""
-    image = cat[None].astype("float32")
+    image = CAT[None].astype("float32")
     features = keras.Model(network.input, network.get_layer("head_relu").output).predict_on_batch(image)[0]
     cam = features @ network.get_layer("predictions").get_weights()[0] / 49
     assert np.allclose(page.grad_cam(network, image, EGYPTIAN_CAT), np.maximum(cam[..., EGYPTIAN_CAT], 0), atol=1e-4)
@@ -63,7 +57,7 @@ def test_grad_cam_on_any_network_of_the_series(page, frozen):
     """It has a gradient, frozen or not; and a network inside a network gives the map of the same layers in a row."""
     image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
     vgg16 = models.vgg16("block3_pool", 32)
-    head = models.classifier_head(vgg16.output_shape[1:], 10, hidden=(8,))
+    head = keras.Sequential([keras.Input((4, 4, 256)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
     x = vgg16.output
     for layer in head.layers:
         x = layer(x)
@@ -79,8 +73,8 @@ def test_grad_cam_on_any_network_of_the_series(page, frozen):
     assert lite2.shape == resnet50.shape == (1, 1) and np.isfinite([lite2, resnet50]).all()
 
 
-def test_grad_cam_of_another_layer_and_of_several_classes(page, network, pair):
-    heat = page.grad_cam(network, pair[None].astype("float32"), [281, 282, EGYPTIAN_CAT], layer="block15_project_bn")
+def test_grad_cam_of_another_layer_and_of_several_classes(page, network):
+    heat = page.grad_cam(network, PAIR[None].astype("float32"), [281, 282, EGYPTIAN_CAT], layer="block15_project_bn")
     assert heat.shape == (7, 7) and left_half(heat) > 0.8
 
 

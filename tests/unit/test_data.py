@@ -49,18 +49,6 @@ def test_tiles_of_a_photograph_share_no_pixel():
     assert len(cut) == 80 and len(np.unique(pixels, axis=0)) == 512 * 640
 
 
-def test_labelled_photographs():
-    photographs = data.imagenet_images()
-    assert photographs.images.shape == (20, 512, 512, 3) and len(photographs.class_names) == 1000
-    assert photographs.class_names[photographs.labels[16]] == "dalmatian"
-
-
-def test_imagenet_classes_are_keras_names():
-    classes = data.imagenet_classes()
-    assert len(classes) == 1000 and len({wnid for wnid, _ in classes}) == 1000
-    assert classes[385:387] == (("n02504013", "Indian_elephant"), ("n02504458", "African_elephant"))
-
-
 def test_sample_images():
     assert all(min(data.sample_image(name).shape[:2]) >= 300 for name in data.SAMPLE_IMAGES)
     with pytest.raises(ValueError, match="unknown image 'dog': choose one of astronaut, chelsea"):
