@@ -46,7 +46,8 @@ def read(file, size: int, name: str = "") -> np.ndarray:
     except Image.DecompressionBombError:  # Pillow's own limit, on opening the file
         raise ValueError(f"{name}: its pixels are too many: scale it down first") from None
     except Exception as error:  # decoders of damaged files raise nearly every kind
-        reason = str(error) if type(error) is ValueError else f"damaged, cut off or no image ({type(error).__name__})"
+        reason = str(error) if type(error) is ValueError else getattr(error, "strerror", None)  # of a file that is gone
+        reason = reason or f"damaged, cut off or no image ({type(error).__name__})"
         raise ValueError(f"{name}: {reason}") from None
 
 
@@ -60,6 +61,7 @@ class Model:
             about = json.loads(self.session.get_modelmeta().custom_metadata_map["own_images"])
             self.classes, self.size, self.positive = about["classes"], about["size"], about["positive"]
             self.threshold, self.refuse_below = about["threshold"], about["refuse_below"]
+            self.predict(np.zeros((self.size, self.size, 3), np.uint8))  # does it take such images?
         except KeyError:
             raise ValueError(f"{path} is an ONNX model, but not one of notebook 05: make one by `make model`") from None
         except Exception as error:

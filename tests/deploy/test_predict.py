@@ -71,6 +71,7 @@ def test_the_threshold_of_two_classes_decides(tmp_path):
 BAD = {
     "damaged": lambda file: file.write_bytes(file.read_bytes()[:100]),
     "not one of notebook 05": lambda file: write(file.parent),
+    "damaged or no ONNX": lambda file: write(file.parent, size=64, refuse_below=0.9),
     "is not there": lambda file: file.unlink(),
     "with images": lambda file: (file.parents[1] / "images" / "a.png").unlink(),
     "directory": lambda file: None,
