@@ -38,8 +38,9 @@ def test_full_profile_fits_its_notebook(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_defaults_pass_and_wrong_values_do_not(path):
-    known = run.run_cell(path, "parameters", {})["__annotations__"]
-    assert run.plan([path], [])[0].parameters == {}
+    defaults = run.run_cell(path, "parameters", {})
+    known = defaults["__annotations__"]
+    assert run.plan([path], [])[0].parameters == {} and run.checked("", {name: defaults[name] for name in known}, known)
     numbers = [name for name, type_ in known.items() if type_ in (int, float)]
     wrong = [f"{name}=abc" for name in numbers] + [f"{name}=-987654" for name in numbers]
     wrong += [f"{name}=" for name, type_ in known.items() if get_origin(type_) is list]
