@@ -84,4 +84,5 @@ def test_recorded_runs_can_be_told_apart(path):
     runs = Records(path, "", "").find()
     assert all({"date", "machine", "versions"} <= set(run["provenance"]) for run in runs)
     settings = [json.dumps({key: run[key] for key in sorted(run["settings"])}) for run in runs]
+    assert all(run["peak_mb"] > 0 for run in runs)
     assert len(set(settings)) == len(runs) > 0 and all('"precision"' in text for text in settings)

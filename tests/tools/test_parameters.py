@@ -51,6 +51,9 @@ def test_defaults_pass_and_wrong_values_do_not(path):
 
 
 @pytest.mark.parametrize(("notebook", "given", "sentence"), [
+    ("01", "DEPTH=33", "DEPTH = 33: an even number from 4 to 110"),
+    ("01", "IMAGES=4010", "IMAGES = 4010: 100 to 4000 in tens"),
+    ("01", "SEEDS=1", "SEEDS = 1: 2 to 20 runs"),
     ("02", "NETWORK=resnet50", "NETWORK = 'resnet50': choose"),
     ("02", "OCCLUSION_STEP=49", "OCCLUSION_STEP = 49: 2"),
     ("02", "TIMED_IMAGES=31", "TIMED_IMAGES = 31: 32"),

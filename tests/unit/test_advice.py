@@ -12,6 +12,7 @@ def digits():
     return data.mnist(64).train
 
 
+@pytest.mark.slow
 def test_digits_are_different_and_call_for_training(digits):
     advice = advise(digits.images, digits.labels, size=64, max_images=300)
     assert advice.similar is False and advice.recipe == "train everything"
@@ -22,6 +23,7 @@ def test_digits_are_different_and_call_for_training(digits):
     assert "4,000 images of 10 classes, 400 in the smallest; 300 were looked at" in text
 
 
+@pytest.mark.slow
 def test_photo_tiles_are_not_different():
     tiles = data.photo_tiles(64).train
     advice = advise(tiles.images, tiles.labels, size=64, max_images=300)

@@ -50,16 +50,10 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\ns
 UNREADABLE = "is not an image that can be read: save it as JPEG or PNG"
 REFUSED = {
     "empty": (b"", UNREADABLE),
-    "text": (b"This is not an image.\n" * 99, UNREADABLE),
-    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', UNREADABLE),
     "heic of a telephone": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(99), UNREADABLE),
     "postscript, for which a program would be started": (POSTSCRIPT, UNREADABLE),
-    "random bytes": (np.random.default_rng(0).bytes(5000), UNREADABLE),
     "truncated jpeg": (CUT_JPEG[: len(CUT_JPEG) // 2], r"is damaged, cut off or too large \(.+\): copy or download it"),
     "truncated png": (encoded(NOISE, "PNG")[:-5000], "is damaged, cut off"),
-    "truncated gif": (encoded(NOISE, "GIF")[:-5000], "is damaged, cut off"),
-    "truncated webp": (encoded(NOISE, "WEBP")[:-500], "is damaged, cut off|is not an image"),
-    "truncated tiff": (encoded(NOISE, "TIFF")[:-5000], "is damaged, cut off"),
     "float tiff": (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating-point pixels"),
     "bomb of 20000 x 20000": (png_that_says(20000, 20000), "too large .*400000000 pixels"),
     "bomb of 11000 x 11000": (png_that_says(11000, 11000), "has 11000 x 11000 pixels, more than 100 million"),
