@@ -37,8 +37,6 @@ def compare_figures_too() -> None:
     from nbval.plugin import IPyNbCell
 
     compare_text = IPyNbCell.compare_outputs
-    if getattr(compare_text, "with_figures", False):
-        return
 
     def compare_outputs(self, test, ref, skip_compare=None):
         same = compare_text(self, test, ref, skip_compare)
@@ -47,5 +45,4 @@ def compare_figures_too() -> None:
             return False
         return same
 
-    compare_outputs.with_figures = True
     IPyNbCell.compare_outputs = compare_outputs
