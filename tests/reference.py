@@ -25,6 +25,8 @@ REFERENCE_ENV = {
 
 
 def enter() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker of pytest-xdist inherits what it was started with
+        return
     own = Path(tempfile.mkdtemp(prefix="reference-"))
     atexit.register(shutil.rmtree, own, ignore_errors=True)
     os.environ.update(REFERENCE_ENV)

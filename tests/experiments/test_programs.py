@@ -64,10 +64,8 @@ def test_the_ladder(monkeypatch, tmp_path):
     """On few digits and one pass: recipes are chosen on validation digits, tested with every seed, then combined."""
     program = import_module("mnist_ladder")
     monkeypatch.setenv("HELPERS_CACHE", str(tmp_path))
-    rows = {
-        name: replace(program.ROWS[name], tries=program.ROWS[name].tries[:2]) for name in ("pixels", "small network")
-    }
-    monkeypatch.setattr(program, "ROWS", rows)
+    rows = {name: program.ROWS[name] for name in ("pixels", "small network")}
+    monkeypatch.setattr(program, "ROWS", {name: replace(row, tries=row.tries[:2]) for name, row in rows.items()})
     monkeypatch.setattr(program, "PASSES", {50: 1})
     digits = SimpleNamespace(splits=mnist(28), part=lambda n, seed: balanced_subset(mnist(28).train, n // 10, seed))
     records = Records(tmp_path / "r.json", "test", "program.py")

@@ -25,18 +25,15 @@ def built(*stack, size=12, channels=3):
 # ---- the three budgets --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("layer", "work", "activations"),
-    [
-        (layers.Conv2D(4, 3, use_bias=False), 100 * 9 * 6 * 4, 100 * 4),  # 10 x 10 places are left
-        (layers.Conv2D(8, 3, 2, padding="same", groups=2), 36 * 9 * 3 * 8, 36 * 8),
-        (layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2), 36 * 9 * 12, 36 * 12),
-        (layers.SeparableConv2D(8, 3, padding="same"), 144 * (9 * 6 + 6 * 8), 144 * 8),
-        (layers.Dense(8), 144 * 6 * 8, 144 * 8),  # on a map, a dense layer works at every position
-        (layers.MaxPooling2D(2), 0, 36 * 6),
-        (layers.BatchNormalization(), 0, 0),
-    ],
-)
+@pytest.mark.parametrize(("layer", "work", "activations"), [
+    (layers.Conv2D(4, 3, use_bias=False), 100 * 9 * 6 * 4, 100 * 4),  # 10 x 10 places are left
+    (layers.Conv2D(8, 3, 2, padding="same", groups=2), 36 * 9 * 3 * 8, 36 * 8),
+    (layers.DepthwiseConv2D(3, 2, padding="same", depth_multiplier=2), 36 * 9 * 12, 36 * 12),
+    (layers.SeparableConv2D(8, 3, padding="same"), 144 * (9 * 6 + 6 * 8), 144 * 8),
+    (layers.Dense(8), 144 * 6 * 8, 144 * 8),  # on a map, a dense layer works at every position
+    (layers.MaxPooling2D(2), 0, 36 * 6),
+    (layers.BatchNormalization(), 0, 0),
+])  # fmt: skip
 def test_every_kind_of_layer(lesson, layer, work, activations):
     assert lesson.totals(built(layer, channels=6)) == (layer.count_params(), activations, work)
 
@@ -65,13 +62,10 @@ def test_depth(lesson, name, depth):
     assert lesson.depth(lesson.blueprint(getattr(keras.applications, name), weights=None)) == depth
 
 
-@pytest.mark.parametrize(
-    ("stack", "pixels"),
-    [
-        ([layers.Conv2D(4, 3, padding="same"), layers.MaxPooling2D(2), layers.Conv2D(4, 3, padding="same")], 8),
-        ([layers.Conv2D(4, 3, dilation_rate=2), layers.SeparableConv2D(4, 3), layers.BatchNormalization()], 7),
-    ],
-)
+@pytest.mark.parametrize(("stack", "pixels"), [
+    ([layers.Conv2D(4, 3, padding="same"), layers.MaxPooling2D(2), layers.Conv2D(4, 3, padding="same")], 8),
+    ([layers.Conv2D(4, 3, dilation_rate=2), layers.SeparableConv2D(4, 3), layers.BatchNormalization()], 7),
+])  # fmt: skip
 def test_receptive_fields(lesson, stack, pixels):
     assert list(lesson.receptive_fields(built(*stack, size=40)).values())[-1] == pixels
 

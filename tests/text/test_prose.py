@@ -5,6 +5,7 @@ its last digit shows whether it would be noticed.
 
 import json
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_numbers_have_a_source(path):
 
 def most_are_noticed(name: str, noticed: list[bool], capsys) -> bool:
     with capsys.disabled():
-        print(f"\n{name}: {sum(noticed)} of {len(noticed)} changed numbers are noticed", end="")
+        print(f"\n{name}: {sum(noticed)} of {len(noticed)} changed numbers are noticed", end="", file=sys.stderr)
     return sum(noticed) >= 0.9 * len(noticed) or (len(noticed) < 20 and sum(noticed) >= len(noticed) - 2)
 
 
