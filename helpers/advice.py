@@ -71,9 +71,10 @@ def advise(images: np.ndarray, labels: np.ndarray, size: int = 96, max_images: i
     for weights, name in ((None, "random weights, "), ("imagenet", "")):
         keras.utils.set_random_seed(seed)
         network = efficientnet_lite0(size, weights=weights, include_top=False)
-        for stage, layer in STAGES.items():
-            pooled = layers.GlobalAveragePooling2D()(network.get_layer(layer).output)
-            right[f"{name}{stage} stage"] = _right(extract(keras.Model(network.input, pooled), small), labels)
+        pooled = [layers.GlobalAveragePooling2D()(network.get_layer(layer).output) for layer in STAGES.values()]
+        features = extract(keras.Model(network.input, layers.Concatenate()(pooled)), small)
+        for stage, part in zip(STAGES, np.split(features, [pooled[0].shape[-1]], axis=1), strict=True):
+            right[f"{name}{stage} stage"] = _right(part, labels)
     accuracy = {name: float(one.mean()) for name, one in right.items()}
     gain = right["last stage"].astype(float) - right["middle stage"]
     difference, error = gain.mean(), gain.std() / np.sqrt(len(gain))

@@ -8,8 +8,6 @@ from sklearn.covariance import ledoit_wolf
 
 from experiments import lesson
 
-SCORES = ("logme", "h_score")
-
 
 @pytest.fixture(scope="module")
 def scores():
@@ -35,29 +33,23 @@ def best_evidence(features, target):
         covariance = np.exp(-logs[1]) * np.eye(n) + np.exp(-logs[0]) * features @ features.T
         return -multivariate_normal.logpdf(target, np.zeros(n), covariance, allow_singular=True)
 
-    options = {"maxiter": 4000, "xatol": 1e-6, "fatol": 1e-9}
-    starts = ([0, 0], [3, 3], [5, 1])
-    return -min(minimize(negative, x, method="Nelder-Mead", options=options).fun for x in starts)
+    options = {"xatol": 1e-6, "fatol": 1e-9}
+    return -min(minimize(negative, x, method="Nelder-Mead", options=options).fun for x in ([0, 0], [3, 3], [5, 1]))
 
 
 @pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 100)])
-def test_logme_is_the_maximal_evidence(scores, n, d):
+def test_both_scores_are_what_their_definitions_say(scores, n, d):
     features, labels = blobs(n, d)
-    expected = np.mean([best_evidence(features, (labels == c).astype(float)) / n for c in range(3)])
-    assert scores["logme"](features, labels) == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 100)])
-def test_h_score_is_the_trace_with_the_shrunk_covariance(scores, n, d):
-    features, labels = blobs(n, d)
+    evidence = np.mean([best_evidence(features, (labels == c).astype(float)) / n for c in range(3)])
+    assert scores["logme"](features, labels) == pytest.approx(evidence, abs=1e-5)
     covariance, shrinkage = ledoit_wolf(features)
     means = np.stack([features[labels == c].mean(0) for c in range(3)]) - features.mean(0)
     between = sum((labels == c).mean() * np.outer(means[c], means[c]) for c in range(3))
-    expected = (1 - shrinkage) * np.trace(np.linalg.inv(covariance) @ between)
-    assert scores["h_score"](features, labels) == pytest.approx(expected, rel=1e-9)
+    trace = np.trace(np.linalg.inv(covariance) @ between)
+    assert scores["h_score"](features, labels) == pytest.approx((1 - shrinkage) * trace, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", ["logme", "h_score"])
 def test_prefers_features_that_tell_classes_apart(scores, name):
     score = scores[name]
     features, labels = blobs(90, 20)
