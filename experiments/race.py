@@ -2,7 +2,7 @@
 
     python experiments/race.py --cifar cifar10.zip
 
-It runs the lesson's own networks. The archive holds CIFAR-10 as files train/CLASS/NUMBER.jpg and
+It counts, times and trains as the lesson does. The archive holds CIFAR-10 as files train/CLASS/NUMBER.jpg and
 test/CLASS/NUMBER.jpg; the first 500 training and 500 test images of each class are used. All networks are trained
 alike: Adam, a rate that falls to zero, no augmentation, nothing chosen on the test images. Every run goes into
 notebooks/recorded/01_race.json as it ends; interrupted, it goes on there: about half an hour on two cores.
@@ -16,7 +16,9 @@ from pathlib import Path
 import helpers  # noqa: F401  (first: it quiets TensorFlow)
 
 # isort: split
+import keras
 import numpy as np
+from keras import layers
 
 from helpers.data import ImageSet
 from helpers.images import decode_image
@@ -27,6 +29,71 @@ WHAT = "Four kinds of blocks at equal multiply-adds on CIFAR-10 (notebook 01): a
 PER_CLASS = {"train": 500, "test": 500}
 TIMED = {"images": 32, "calls": 100}
 ROUNDS = 5  # of timings, the networks in turn, so that a busy moment does not fall on one of them alone
+
+
+def normalised(x, filters, kernel_size):
+    """A convolution and its BatchNorm."""
+    settings = {"padding": "same", "use_bias": False, "kernel_initializer": "he_normal"}
+    x = layers.Conv2D(filters=filters, kernel_size=kernel_size, **settings)(x)
+    return layers.BatchNormalization(momentum=0.9)(x)
+
+
+def vgg_block(x, filters):
+    x = layers.ReLU()(normalised(x, filters, kernel_size=3))
+    return layers.ReLU()(normalised(x, filters, kernel_size=3))
+
+
+def resnet_block(x, filters):
+    f = layers.ReLU()(normalised(x, filters, kernel_size=3))
+    f = normalised(f, filters, kernel_size=3)
+    if x.shape[-1] != filters:
+        x = normalised(x, filters, kernel_size=1)  # the projection shortcut
+    return layers.ReLU()(layers.Add()([x, f]))
+
+
+def inception_block(x, filters):
+    for _ in range(2):
+        one = layers.ReLU()(normalised(x, filters // 4, kernel_size=1))
+        three = layers.ReLU()(normalised(x, filters // 4, kernel_size=1))
+        three = layers.ReLU()(normalised(three, filters // 2, kernel_size=3))
+        five = layers.ReLU()(normalised(x, filters // 8, kernel_size=1))
+        five = layers.ReLU()(normalised(five, filters // 8, kernel_size=5))
+        pooled = layers.MaxPooling2D(pool_size=3, strides=1, padding="same")(x)
+        pooled = layers.ReLU()(normalised(pooled, filters // 8, kernel_size=1))
+        x = layers.Concatenate()([one, three, five, pooled])
+    return x
+
+
+def separable_block(x, filters):
+    for _ in range(2):
+        settings = {"padding": "same", "use_bias": False, "depthwise_initializer": "he_normal"}
+        x = layers.DepthwiseConv2D(kernel_size=3, **settings)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+        x = layers.ReLU()(normalised(x, filters, kernel_size=1))
+    return x
+
+
+RACERS = {
+    "VGG": (vgg_block, 16),
+    "ResNet": (resnet_block, 16),
+    "Inception": (inception_block, 32),
+    "separable": (separable_block, 47),
+}
+
+
+def race_network(name):
+    """One of the RACERS for 32×32 colour images in ten classes: three stages of two blocks, wider as maps shrink."""
+    make_block, width = RACERS[name]
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Rescaling(scale=1 / 127.5, offset=-1)(inputs)
+    x = layers.ReLU()(normalised(x, filters=16, kernel_size=3))
+    for filters in (width, 2 * width, 4 * width):
+        x = layers.MaxPooling2D(pool_size=2)(x)
+        x = make_block(x, filters)
+        x = make_block(x, filters)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(units=10, activation="softmax")(x)
+    return keras.Model(inputs, outputs, name=name)
 
 
 @lru_cache
@@ -54,10 +121,10 @@ class Race:
         lesson = self.lesson
         train, test = (cifar10(self.archive, part, per_class) for part, per_class in PER_CLASS.items())
         if (name, rate) not in self.compiled:
-            self.compiled[name, rate] = lesson.race_network(name)
+            self.compiled[name, rate] = race_network(name)
             lesson.prepare(self.compiled[name, rate], "Adam", rate, epochs * lesson.math.ceil(len(train) / 64))
         model = self.compiled[name, rate]
-        lesson.start_again(model, lambda: lesson.race_network(name), seed)
+        lesson.start_again(model, lambda: race_network(name), seed)
         history = model.fit(train.images, train.labels, batch_size=64, epochs=epochs, verbose=0).history
         accuracy = model.evaluate(test.images, test.labels, batch_size=500, verbose=0)[1]
         counts = zip(("parameters", "activations", "multiply_adds"), lesson.totals(model), strict=True)
@@ -69,10 +136,10 @@ class Race:
         }
 
 
-def milliseconds(lesson, name: str, images: int, calls: int) -> dict:
+def time_of(lesson, name: str, images: int, calls: int) -> dict:
     """The fastest of many calls, which on a busy machine is nearest to what an idle one takes."""
     batch = lesson.tf.zeros((images, 32, 32, 3))
-    return {"milliseconds": round(lesson.milliseconds(lesson.race_network(name), batch, calls), 2)}
+    return {"milliseconds": round(lesson.milliseconds(race_network(name), batch, calls), 2)}
 
 
 def main() -> None:
@@ -92,17 +159,17 @@ def main() -> None:
     lesson = load("01")
     records = Records(given.record, WHAT, __file__)
     for round_number in range(ROUNDS):
-        for name in lesson.RACERS:
+        for name in RACERS:
             told = {"experiment": "time", "network": name, **TIMED, "round": round_number}
-            records.run(lambda: milliseconds(lesson, name, **TIMED), **told)  # noqa: B023
-    lesson.keras.utils.clear_session()
+            records.run(lambda: time_of(lesson, name, **TIMED), **told)  # noqa: B023
+    keras.utils.clear_session()
     if not given.cifar:
         print("without CIFAR-10: --cifar names no archive; its runs are left out")
     running = Race(lesson, given.cifar)
     images = {part: 10 * per_class for part, per_class in PER_CLASS.items()}
     for rate in given.rates if given.cifar else ():
         for seed in given.seeds:
-            for name in lesson.RACERS:
+            for name in RACERS:
                 settings = {"rate": rate, "epochs": given.epochs, "seed": seed}
                 records.run(lambda: running.measure(name, **settings), network=name, **images, **settings)  # noqa: B023
 

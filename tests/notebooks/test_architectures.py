@@ -62,14 +62,6 @@ def test_depth(lesson, name, depth):
     assert lesson.depth(lesson.blueprint(getattr(keras.applications, name), weights=None)) == depth
 
 
-@pytest.mark.parametrize(("stack", "pixels"), [
-    ([layers.Conv2D(4, 3, padding="same"), layers.MaxPooling2D(2), layers.Conv2D(4, 3, padding="same")], 8),
-    ([layers.Conv2D(4, 3, dilation_rate=2), layers.SeparableConv2D(4, 3), layers.BatchNormalization()], 7),
-])  # fmt: skip
-def test_receptive_fields(lesson, stack, pixels):
-    assert list(lesson.receptive_fields(built(*stack, size=40)).values())[-1] == pixels
-
-
 # ---- networks -----------------------------------------------------------------------------------
 
 
