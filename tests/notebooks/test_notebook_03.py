@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections import Counter
 
 import cv2
 import keras
@@ -15,8 +16,12 @@ from sklearn.preprocessing import StandardScaler
 
 from experiments import lesson
 from helpers import data, models
+from helpers.images import resize
 
 PAGE = next(lesson.NOTEBOOKS.glob("03_*.ipynb"))
+CASE = (
+    r"^    (.{14}) +([\d,]+) images, (?:\d seeds?|(\w+ network)) +([-+.\d]+) points \[([-+.\d]+), ([-+.\d]+)\]  (.+)$"
+)
 SMALLEST = {"SMALL": 60, "LARGE": 120, "VALIDATION": 60, "PASSES": 1, "SCRATCH_PASSES": 3}
 
 
@@ -86,16 +91,22 @@ def test_the_paired_interval(notebook):
 
 
 def test_near_copies_are_found_and_kept_in_one_part(notebook):
-    digits = data.mnist(64)
-    known = digits.train.images[:60]
-    mirrored = known[:5, :, ::-1]
-    network = models.efficientnet_lite0(64, include_top=False)
-    features = notebook.pooled_features(network, np.concatenate([known, mirrored]))
-    groups = notebook.near_copies(features, 0.95)
-    assert (groups[60:] == groups[:5]).all() and len(set(groups)) == 60
-    parts = data.Splits(digits.train.take(np.arange(3)), *(digits.train.take(np.arange(2)) for _ in range(2)))
-    kept = notebook.keep_together(parts, np.array([0, 0, 1, 2, 1, 2, 3]))
-    assert [len(part) for part in kept] == [3, 1, 1]
+    """Photographs that are mirrored, saved again or shot in a burst are found among others, at the page's limit."""
+    photos = data.imagenet_images().images
+    known = [*data.photo_tiles(64).train.images[::6], *(resize(photo, 64) for photo in photos)]
+    copies = {kind: [] for kind in notebook.altered(photos[0][None])}
+    for photo in photos:
+        for kind, copy in notebook.altered(photo[None]).items():
+            copies[kind] += [resize(np.ascontiguousarray(copy[0]), 64)]
+    features = notebook.pooled_features(models.efficientnet_lite0(64, include_top=False))
+    limit = float(re.search(r"LIMIT = (\S+)", PAGE.read_text(encoding="utf-8"))[1])
+    for kind, some in copies.items():
+        groups = notebook.near_copies(features(np.stack([*known, *some])), limit)
+        photos_groups = groups[-2 * len(photos) : -len(photos)]
+        assert (groups[-len(photos) :] == photos_groups).sum() >= 18 and len(set(photos_groups)) == len(photos), kind
+    part = data.photo_tiles(64).test.take(np.arange(3))
+    kept = notebook.keep_together(data.Splits(part, *(part.take(np.arange(2)) for _ in range(2))), np.arange(7) % 4)
+    assert [len(part) for part in kept] == [3, 1, 0]
 
 
 def write_folder(root, counts):
@@ -148,39 +159,34 @@ def test_later_sizes_and_seeds_keep_the_rate_that_was_chosen_on_validation_image
             assert used == {min(tried, key=lambda run: run["validation_loss"])["rate"]}, what
 
 
-def compared(some, first, second):
-    """(difference, standard error) in points of two {setting: value}, paired by seed and by test image."""
-    by_seed = [{r["seed"]: right_answers(r) for r in some if what.items() <= r.items()} for what in (first, second)]
-    pairs = [by_seed[0][seed] - by_seed[1][seed].astype(float) for seed in set(by_seed[0]) & set(by_seed[1])]
+def gain_and_error(first, second):
+    """Difference and its standard error in points of two {seed: run}, paired by seed and by test image."""
+    pairs = [right_answers(first[s]) - right_answers(second[s]).astype(float) for s in set(first) & set(second)]
     spread = np.std([pair.mean() for pair in pairs]) / np.sqrt(len(pairs))
     return 100 * np.mean(pairs), 100 * np.hypot(spread, np.mean(pairs, axis=0).std() / np.sqrt(len(pairs[0])))
 
 
-def test_verdicts_on_the_page_are_the_records(runs, notebook):
-    """Every printed comparison of a recipe with the probe, computed again from the record in another way."""
-    ways = {
-        "train last two stages": ("train", 5),
-        "train everything": ("train", 0),
-        "probe after stage 5": ("probe", 5),
-    }
+def test_conclusions_on_the_page_are_the_records(runs, notebook):
+    """Every sentence against the probe, and every interval below it, computed again from the record in another way."""
     names = {shown: name for name, shown in notebook.NAMES.items()}
-    record, checked = notebook.Record(runs), 0
-    texts = [o.get("text", "") for c in nbformat.read(PAGE, as_version=4).cells for o in c.get("outputs", [])]
-    case = r"^ +(\D+?|CIFAR-10) +([\d,]+)(?: images, \d seeds?)? +(probe after stage 5)? *"
-    pattern = case + r"([-+.\d]+) points \[(\S+), (\S+)\]  (.+)$"
-    way = None
-    for line in "".join(texts).splitlines():
-        way = next((w for w in ways if line.startswith(f"{w}, against the probe")), way)
-        found = re.match(pattern, line)
-        if not found or found[1] not in names or not (found[3] or way):
-            continue
-        data_set, n = names[found[1]], int(found[2].replace(",", ""))
-        used = [*record.find(data_set, found[3] or way, n).values(), *record.find(data_set, "probe", n).values()]
-        first = dict(zip(("strategy", "k"), ways[found[3] or way], strict=True)) | {"network": "pretrained"}
-        gain, error = compared(used, first, {"strategy": "probe", "k": 7, "network": "pretrained"})
-        printed, low, high = float(found[4]), float(found[5]), float(found[6])
-        assert printed == pytest.approx(gain, abs=0.06) and low <= printed <= high
-        assert found[7] == ("better" if gain > 2.6 * error else "worse" if gain < -2.6 * error else found[7]), line
-        assert found[7] == ("better" if low > 0 else "worse" if high < 0 else "not told apart"), line
-        checked += 1
-    assert checked > 5
+    record, claimed, lines = notebook.Record(runs), [], {}
+    for cell in nbformat.read(PAGE, as_version=4).cells:
+        for line in "".join(o.get("text", "") for o in cell.get("outputs", [])).splitlines():
+            way, case = re.match(r"Against the probe, on \w+ data, '(.+)' is (.+)\.$", line), re.match(CASE, line)
+            if way:
+                claimed.append((way[1], way[2]))
+                lines[claimed[-1]] = []
+            elif case and claimed:
+                lines[claimed[-1]].append((names[case[1].strip()], int(case[2].replace(",", "")), *case.groups()[2:]))
+    for (way, sentence), cases in lines.items():
+        for data_set, n, network, *printed, verdict in cases:
+            way = f"scratch, {network}" if network else way
+            gain, error = gain_and_error(record.find(data_set, way, n), record.find(data_set, "probe", n))
+            difference, low, high = map(float, printed)
+            assert difference == pytest.approx(gain, abs=0.06) and low <= gain <= high
+            assert verdict == ("better" if low > 0 else "worse" if high < 0 else "not told apart"), (way, data_set, n)
+            assert abs(gain) <= 2.6 * error or verdict == ("better" if gain > 0 else "worse"), (way, data_set, n)
+        counts = Counter(verdict for *_, verdict in cases)
+        words = [f"{w} in {counts[w]}" for w in ("better", "worse", "not told apart") if counts[w]]
+        assert sentence == f"{', '.join(words)} of {len(cases)} cases"
+    assert sum(map(len, lines.values())) > 10
