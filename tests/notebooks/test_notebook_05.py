@@ -1,11 +1,15 @@
 """Notebook 05: its probe, its network and what it trains are what the page says; the record is whole."""
 
 import json
+import shutil
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -13,6 +17,9 @@ from sklearn.preprocessing import StandardScaler
 import lesson as lessons
 from helpers.models import efficientnet_lite
 from records import FOLDER
+
+PAGE = Path(lessons.NOTEBOOKS, "05_own_images.ipynb")
+KINDS = ((160, "frozen"), (96, "frozen"), (96, "trained"))
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +52,28 @@ def test_the_paper_split_is_in_proportion_and_shares_nothing(shown):
     parts = shown.paper_split(strata, 0)
     assert sorted(np.concatenate(parts)) == list(range(1107))
     assert [round(len(part) / 1107, 2) for part in parts] == [0.6, 0.15, 0.25]
-    with pytest.raises(ValueError, match="no brackets"):
-        shown.groups_in(["a.png"], "a")
     assert list(shown.groups_in(["cow-1.png", "cow-2.png"], r"(\w+)-")) == ["cow", "cow"]
+
+
+BAD = {
+    "less than 60 MB free": {"OUT": "/"},
+    "cannot be written": {"OUT": "/proc"},
+    "no brackets": {"GROUPS": "png"},
+    "fewer than 5 objects": {"GROUPS": r"(\w+)/"},
+    "no class is called so; there are few, many": {"POSITIVE": "some"},
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_what_cannot_work_is_said_before_anything_is_computed(tmp_path, monkeypatch, sentence):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=59e6))
+    for k in range(12):
+        (tmp_path / ("few" if k < 4 else "many")).mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (9 * k, 0, 0)).save(tmp_path / ("few" if k < 4 else "many") / f"{k}.png")
+    page = lessons.load("05", IMAGES=str(tmp_path), **BAD[sentence])
+    reading = next(c["source"] for c in json.loads(PAGE.read_text())["cells"] if "image_folder" in "".join(c["source"]))
+    with pytest.raises(ValueError, match=sentence):
+        exec("".join(reading), vars(page))
 
 
 @pytest.mark.slow
@@ -74,5 +100,5 @@ def test_the_record_is_whole():
     assert all(0.5 < getattr(run, "test", 0.9) <= 1 and run.provenance for run in runs)
     folders = {(run.data, run.size): run.test for run in runs if run.experiment == "folder"}
     assert folders["ants and bees", 192] >= 0.93 and folders["cats and dogs", 160] >= 0.98
-    tuned = [run for run in runs if run.experiment == "fine-tuning" and run.size == 160]
-    assert all(len(run.curve) == run.epochs for run in tuned)
+    tuned = [run for run in runs if run.experiment == "fine-tuning" and len(run.curve) == run.epochs]
+    assert Counter((run.size, run.batchnorm) for run in tuned) == dict.fromkeys(KINDS, 3)
