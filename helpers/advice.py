@@ -1,7 +1,5 @@
 """Which recipe of transfer learning do these images call for? Measured on frozen features, with the evidence."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import keras

@@ -3,8 +3,6 @@
 No code of the packages that carry the files is run.
 """
 
-from __future__ import annotations
-
 import os
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Images -> features: in chunks, cached on disk, resumed after an interruption, by one process or several."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -1,7 +1,5 @@
 """Images: read from any image file, folder or address into uint8 RGB, resized, cropped."""
 
-from __future__ import annotations
-
 import io
 import os
 import warnings

@@ -4,8 +4,6 @@ That removes the most common mistake with pretrained networks. What is frozen, h
 and how it is trained stays in the notebooks: it is what they teach.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 

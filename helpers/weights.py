@@ -5,8 +5,6 @@ official download where one is allowed. What is found is checked by digest befor
 error that names the file, never a reason to take another one silently.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 from collections import OrderedDict

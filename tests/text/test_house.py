@@ -11,7 +11,7 @@ from reference import REPOSITORY
 LIMITS = {"helpers": 800, "tools": 250, "tests": 3000}
 ORDER = ["assets", "images", "data", "weights", "models", "features", "plots", "advice"]  # each imports earlier ones
 OURS = {"helpers", "experiments", "tools"}
-NOT_YET = ["helpers", "tests"]  # what is still above its limit; the aim is an empty list
+NOT_YET = ["tests"]  # what is still above its limit; the aim is an empty list
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

@@ -46,31 +46,3 @@ def test_image_grid_refuses_other_lengths(images, titles):
     with pytest.raises(ValueError, match="one title per image"):
         plots.image_grid(images, titles)
     assert not plt.get_fignums()
-
-
-def test_confusion_matrix_counts():
-    true, predicted = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 0])
-    plots.confusion_matrix(true, predicted, ["a", "b", "c"])
-    (axis,) = axes()
-    found = {t.get_position()[::-1]: int(t.get_text()) for t in axis.texts}  # {(true, predicted): how often}
-    assert [[found[row, column] for column in range(3)] for row in range(3)] == [[1, 1, 0], [0, 1, 0], [2, 0, 1]]
-    shades = axis.images[0].get_array()
-    assert shades[2, 0] == 2 and shades[2, 2] == 0 and shades.sum() == 3  # the mistakes only
-    assert axis.get_xlabel() == "predicted class" and axis.get_ylabel() == "true class"
-    assert axis.get_title() == "3 of 6 right"
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b", "c"]
-    nothing_cut_off()
-
-
-def test_confusion_matrix_of_nothing():
-    plots.confusion_matrix(np.array([], int), np.array([], int), ["a", "b"])
-    assert axes()[0].get_title() == "0 of 0 right" and {t.get_text() for t in axes()[0].texts} == {"0"}
-
-
-@pytest.mark.parametrize(("true", "predicted", "message"), [
-    ([0, 1], [0], "inconsistent numbers of samples: .2, 1"),
-    ([0, 1], [0, -1], "outside 0 to 2"),
-])  # fmt: skip
-def test_confusion_matrix_refuses_bad_labels(true, predicted, message):
-    with pytest.raises(ValueError, match=message):
-        plots.confusion_matrix(np.array(true), np.array(predicted), ["a", "b", "c"])
