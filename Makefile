@@ -32,7 +32,7 @@ check: lint  ## what to do before every commit: style, text, and the tests that 
 	@$(PY) -m pytest -m "not slow" tests $(ARGS)
 
 test: $(STAMP)  ## all tests, every notebook run again and compared, with the network cut off
-	@$(PY) tests/offline.py -m pytest --nbval --durations=15 $(ARGS)
+	@$(PY) tests/offline.py -m pytest --nbval -n 2 --dist loadscope --durations=15 $(ARGS)
 
 full: $(STAMP)  ## the notebooks at full size, and what the recorded results lack: hours; goes on where it was interrupted
 	@for f in `grep -l __main__ experiments/*.py`; do \
