@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from bad_input import rows
 from scipy.stats import t
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -69,12 +70,11 @@ def test_the_prose_says_what_the_recorded_runs_bear_out():
     assert faults(RESIDUAL) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "error"), [({"shortcut": False}, 0.1), ({"shortcut": True, "gamma": 1.0}, 30.0), ({"gamma": 0.0}, 0.1)]
-)
-def test_other_runs_would_be_noticed(change, error):
-    tampered = [run | {"training_error": error} if change.items() <= run.items() else run for run in RESIDUAL]
-    assert faults(tampered)
+@pytest.mark.parametrize(("given", "sentence"), rows("runs of notebook 01"))
+def test_other_runs_would_be_noticed(given, sentence):
+    kind = {key: value for key, value in given.items() if key != "training_error"}
+    tampered = [run | given if kind.items() <= run.items() else run for run in RESIDUAL]
+    assert any(sentence in fault for fault in faults(tampered))
     assert faults(RESIDUAL, PROSE.replace("is not what helped", "is what helped"))
 
 

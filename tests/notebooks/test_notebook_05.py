@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from bad_input import rows
 from PIL import Image
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
@@ -55,22 +56,13 @@ def test_the_paper_split_is_in_proportion_and_shares_nothing(shown):
     assert list(shown.groups_in(["cow-1.png", "cow-2.png"], r"(\w+)-")) == ["cow", "cow"]
 
 
-BAD = {
-    "less than 60 MB free": {"OUT": "/"},
-    "cannot be written": {"OUT": "/proc"},
-    "no brackets": {"GROUPS": "png"},
-    "fewer than 5 objects": {"GROUPS": r"(\w+)/"},
-    "no class is called so; there are few, many": {"POSITIVE": "some"},
-}
-
-
-@pytest.mark.parametrize("sentence", BAD)
-def test_what_cannot_work_is_said_before_anything_is_computed(tmp_path, monkeypatch, sentence):
+@pytest.mark.parametrize(("given", "sentence"), rows("own images"))
+def test_what_cannot_work_is_said_before_anything_is_computed(tmp_path, monkeypatch, given, sentence):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=59e6))
     for k in range(12):
         (tmp_path / ("few" if k < 4 else "many")).mkdir(exist_ok=True)
         Image.new("RGB", (9, 9), (9 * k, 0, 0)).save(tmp_path / ("few" if k < 4 else "many") / f"{k}.png")
-    page = lessons.load("05", IMAGES=str(tmp_path), **BAD[sentence])
+    page = lessons.load("05", IMAGES=str(tmp_path), **given)
     reading = next(c["source"] for c in json.loads(PAGE.read_text())["cells"] if "image_folder" in "".join(c["source"]))
     with pytest.raises(ValueError, match=sentence):
         exec("".join(reading), vars(page))
