@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from claims import Page, claims, find, mutants, phrase, without
+from claims import NO_CLAIMS, Page, claims, find, mutants, phrase, without
 from nbformat import v4
 from reference import NOTEBOOKS, REPOSITORY, SOLUTIONS
 
@@ -153,6 +153,11 @@ def small_page(tags: tuple = ()) -> Page:
 @pytest.mark.parametrize(("text", "faults"), CASES["texts"])
 def test_unsupported_numbers_are_named(text, faults):
     assert small_page().faults(1, text) == faults
+
+
+@pytest.mark.parametrize("row", NO_CLAIMS, ids=lambda row: row["what"])
+def test_numbers_that_claim_nothing_need_no_source(row):
+    assert find(row["example"]) and not claims(row["example"])
 
 
 def test_timings_are_no_source():
