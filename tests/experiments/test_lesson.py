@@ -2,19 +2,15 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from bad_input import rows
 
 import lesson
 
-CELLS = [
-    (["parameters"], "SEED: int = 0\nRATE: float = 0.5\n"),
-    ([], "1 / 0"),
-    (["imports"], "import math\n"),
-    (["lesson", "hide-input"], "FACTOR = 2\n\n\ndef scaled(x):\n    return FACTOR * math.floor(x) + SEED\n"),
-    (["lesson"], "def twice(x):\n    return 2 * scaled(x)\n"),
-]
+CELLS = yaml.safe_load(Path(__file__).with_name("small_lesson.yml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 from bad_input import rows
-from PIL import Image
+from odd_images import write_folder
+from scipy.special import softmax
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -35,9 +36,7 @@ def test_the_probe_answers_as_scikit_learn_on_raw_features(shown, classes):
     kernel, bias = shown.probe(x, y, classes + 1)
     scaler = StandardScaler().fit(x)
     theirs = LogisticRegression(C=shown.C, max_iter=300, tol=1e-2).fit(scaler.transform(x), y)
-    logits = x @ kernel + bias
-    ours = np.exp(logits - logits.max(axis=1, keepdims=True))
-    ours /= ours.sum(axis=1, keepdims=True)
+    ours = softmax(x @ kernel + bias, axis=1)
     assert np.abs(ours[:, :classes] - theirs.predict_proba(scaler.transform(x))).max() < 1e-3
     assert ours[:, classes].max() < 1e-6, "a class without images stays improbable"
 
@@ -59,9 +58,7 @@ def test_the_paper_split_is_in_proportion_and_shares_nothing(shown):
 @pytest.mark.parametrize(("given", "sentence"), rows("own images"))
 def test_what_cannot_work_is_said_before_anything_is_computed(tmp_path, monkeypatch, given, sentence):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=59e6))
-    for k in range(12):
-        (tmp_path / ("few" if k < 4 else "many")).mkdir(exist_ok=True)
-        Image.new("RGB", (9, 9), (9 * k, 0, 0)).save(tmp_path / ("few" if k < 4 else "many") / f"{k}.png")
+    write_folder(tmp_path, {"few": 4, "many": 8})
     page = lessons.load("05", IMAGES=str(tmp_path), **given)
     reading = next(c["source"] for c in json.loads(PAGE.read_text())["cells"] if "image_folder" in "".join(c["source"]))
     with pytest.raises(ValueError, match=sentence):

