@@ -76,8 +76,8 @@ def test_facts_have_a_source_and_are_quoted():
 # ---- README -------------------------------------------------------------------------------------
 
 
-def readme() -> str:
-    return (REPOSITORY / "README.md").read_text(encoding="utf-8")
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+ENTRIES = read_yaml(README_NUMBERS) or []
 
 
 def value_at(data, key: str):
@@ -122,15 +122,13 @@ def faults_of_readme(text: str, entries: list[dict]) -> list[str]:
 
 
 def test_numbers_of_readme_have_a_key():
-    entries = read_yaml(README_NUMBERS) or []
-    faults = faults_of_readme(readme(), entries) + [f"{e['quote']!r}: {f}" for e in entries if (f := fault_of(e))]
+    faults = faults_of_readme(README, ENTRIES) + [f"{e['quote']!r}: {f}" for e in ENTRIES if (f := fault_of(e))]
     assert not faults, "\n".join(faults)
 
 
 def test_a_changed_number_of_readme_is_noticed(capsys):
-    entries = read_yaml(README_NUMBERS) or []
-    faults = faults_of_readme(readme(), entries)
-    noticed = [faults_of_readme(mutant, entries) != faults for mutant in mutants(readme())]
+    faults = faults_of_readme(README, ENTRIES)
+    noticed = [faults_of_readme(mutant, ENTRIES) != faults for mutant in mutants(README)]
     assert most_are_noticed("README", noticed, capsys)
 
 

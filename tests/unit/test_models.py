@@ -16,11 +16,10 @@ def photographs():
     return np.stack([center_crop(image, 224) for image in labelled.images]), labelled.labels
 
 
-@pytest.mark.parametrize(("cut", "size", "shape"), [
-    ("block1_pool", 14, (7, 7, 64)),
-    ("block3_pool", 32, (4, 4, 256)),
-    ("block5_pool", 48, (1, 1, 512)),
-])  # fmt: skip
+CUTS = [("block1_pool", 14, (7, 7, 64)), ("block3_pool", 32, (4, 4, 256)), ("block5_pool", 48, (1, 1, 512))]
+
+
+@pytest.mark.parametrize(("cut", "size", "shape"), CUTS)
 def test_vgg16_at_any_cut_and_size(cut, size, shape):
     assert models.vgg16(cut, size).output_shape[1:] == shape
 
@@ -29,14 +28,15 @@ def as_in_keras(images):
     return keras.applications.vgg16.preprocess_input(images.astype(np.float32))
 
 
-@pytest.mark.parametrize(("mode", "expected"), [
-    ("imagenet", as_in_keras), ("unit", lambda images: images / 255), ("none", lambda images: images),
-])  # fmt: skip
-def test_preprocessing(mode, expected):
+EXPECTED = {"imagenet": as_in_keras, "unit": lambda images: images / 255, "none": lambda images: images}
+
+
+@pytest.mark.parametrize("mode", EXPECTED)
+def test_preprocessing(mode):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     inputs = keras.Input(images.shape[1:])
     found = keras.Model(inputs, models.vgg16_preprocessing(inputs, mode)).predict(images, verbose=0)
-    np.testing.assert_allclose(found, expected(images), atol=1e-4)
+    np.testing.assert_allclose(found, EXPECTED[mode](images), atol=1e-4)
 
 
 @pytest.mark.parametrize(("version", "numbers", "among_five"), [(0, 4_694_024, 19), (2, 6_150_168, 20)])
