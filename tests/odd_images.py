@@ -40,6 +40,17 @@ def level(value: int, height: int = 64, width: int = 64) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
+def write_folder(root, counts):
+    """A folder for each class, in which there are so many images; those of later classes are brighter."""
+    random = np.random.default_rng(0)
+    for label, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            image = random.integers(0, 120, (72, 96, 3)) + 60 * label
+            cv2.imwrite(str(root / name / f"{number}.png"), image.astype(np.uint8))
+    return root
+
+
 PALETTE = Image.fromarray(wide([0, 1, 0]), "P")
 PALETTE.putpalette([10, 20, 30, 40, 50, 60])
 TRANSPARENT = wide([[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]])
@@ -67,6 +78,5 @@ ODD |= {
     "transparent grey": (encoded(Image.fromarray(wide([[7, 255], [7, 0]]), "LA"), "PNG"), wide([[7] * 3, WHITE]), 0),
     "animated": (encoded(level(10), "GIF", save_all=True, append_images=[Image.fromarray(level(99))]), level(10), 0),
 }
-ODD |= {
-    f"thin {size}": (encoded(level(77, *size), "PNG"), level(77, *size), 0) for size in ((1, 1), (1, 300), (300, 1))
-}
+THIN = {f"thin {size}": level(77, *size) for size in ((1, 1), (1, 300), (300, 1))}
+ODD |= {kind: (encoded(pixels, "PNG"), pixels, 0) for kind, pixels in THIN.items()}

@@ -17,10 +17,8 @@ def main(arguments: list[str]) -> None:
     command = [sys.executable, *arguments]
     inside = [*UNSHARE, "sh", "-c", '"$0" -c "$1" && shift && exec "$0" "$@"', sys.executable, LOOPBACK]
     allowed = shutil.which("unshare") and not subprocess.run([*inside, "-c", ""], capture_output=True).returncode
-    print(
-        "The network is cut off." if allowed else "The network is not cut off: unshare --net does not work here.",
-        flush=True,
-    )
+    found = "cut off" if allowed else "not cut off: unshare --net does not work here"
+    print(f"The network is {found}.", flush=True)
     command = [*inside, *arguments] if allowed else command
     os.execvp(command[0], command)
 

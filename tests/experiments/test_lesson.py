@@ -2,18 +2,15 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import pytest
+import yaml
+from bad_input import rows
 
 import lesson
 
-CELLS = [
-    (["parameters"], "SEED: int = 0\nRATE: float = 0.5\n"),
-    ([], "1 / 0"),
-    (["imports"], "import math\n"),
-    (["lesson", "hide-input"], "FACTOR = 2\n\n\ndef scaled(x):\n    return FACTOR * math.floor(x) + SEED\n"),
-    (["lesson"], "def twice(x):\n    return 2 * scaled(x)\n"),
-]
+CELLS = yaml.safe_load(Path(__file__).with_name("small_lesson.yml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -33,13 +30,7 @@ def test_tagged_cells_run_in_order_with_the_given_parameters(written):
     assert inspect.getsource(loaded.twice) == CELLS[-1][1]
 
 
-MISSING = [
-    *[("07", {"SEEDS": 1}, "no parameter SEEDS"), ("07", {"math": 1}, "no parameter math"), ("08", {}, "tag 'lesson'")],
-    *[("09", {"SEED": 1}, "tag 'parameters'"), ("10", {}, "2 notebooks"), ("11", {}, "0 notebooks")],
-]
-
-
-@pytest.mark.parametrize(("name", "given", "said"), MISSING)
-def test_what_is_missing_is_said(written, name, given, said):
-    with pytest.raises(LookupError, match=said):
-        lesson.load(name, **given)
+@pytest.mark.parametrize(("given", "sentence"), rows("lessons"))
+def test_what_is_missing_is_said(written, given, sentence):
+    with pytest.raises(LookupError, match=sentence):
+        lesson.load(given["notebook"], **given["parameters"])

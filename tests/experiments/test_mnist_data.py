@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from bad_input import damage, rows
 
 import mnist_data
 from helpers.assets import FileError
@@ -33,12 +34,8 @@ def test_full_mnist_from_a_file(stand_in, monkeypatch):
     assert np.array_equal(splits.test.images[3], resize(np.repeat(arrays[2][3][..., None], 3, -1), 32))
 
 
-@pytest.mark.parametrize(("damage", "sentence"), [
-    (lambda file: None, "m.npz differs from the official MNIST"),
-    (lambda file: file.write_bytes(file.read_bytes()[:999]), "m.npz is not a whole mnist.npz"),
-    (lambda file: file.unlink(), "m.npz does not exist: give the path of an mnist.npz, or allow its download"),
-])  # fmt: skip
-def test_full_mnist_of_a_wrong_file(stand_in, damage, sentence):
-    damage(stand_in[0])
+@pytest.mark.parametrize(("given", "sentence"), rows("files of MNIST"))
+def test_full_mnist_of_a_wrong_file(stand_in, given, sentence):
+    damage(stand_in[0], given)
     with pytest.raises(FileError, match=sentence):
         mnist_data.mnist_full(path=str(stand_in[0]))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from bad_input import rows
 
 from helpers.assets import FileError
 from records import FOLDER, Records
@@ -63,10 +64,10 @@ def test_two_processes_lose_nothing(tmp_path, record):
     assert sorted(runs) == sorted((process, n) for process in ("0", "1", "either") for n in range(40))
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"runs": {}}', '{"runs": [1]}', '{"runs": [{"seed": 1}]}'])
-def test_a_damaged_record_is_refused(tmp_path, record, content):
+@pytest.mark.parametrize(("content", "sentence"), rows("records"))
+def test_a_damaged_record_is_refused(tmp_path, record, content, sentence):
     (tmp_path / "r.json").write_text(content)
-    with pytest.raises(FileError, match="r.json is not a record of runs.*move it away"):
+    with pytest.raises(FileError, match=f"r.json is not a record of runs .*{sentence}.*move it away"):
         record()
 
 

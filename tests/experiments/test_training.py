@@ -48,11 +48,8 @@ Records(sys.argv[1], "a small training", "program.py").run(measure, seed=5)
 def test_killed_training_ends_with_the_same_numbers(tmp_path):
     def start(name):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path / f"{name}.json")]
-        settings = {
-            "env": os.environ | {"HELPERS_CACHE": str(tmp_path / name)},
-            "cwd": FOLDER.parents[1] / "experiments",
-        }
-        return subprocess.Popen(command, **settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        where = {"env": os.environ | {"HELPERS_CACHE": str(tmp_path / name)}, "cwd": FOLDER.parents[1] / "experiments"}
+        return subprocess.Popen(command, **where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     for after in (1, 3):  # lines that the program may print before it is killed
         process = start("killed")

@@ -40,9 +40,8 @@ def test_every_kind_of_layer(lesson, layer, work, activations):
 
 def test_vgg16_has_15_million_activations(lesson):
     """Worked out here from the article's table: maps of 224, 112, 56, 28 and 14 pixels, and the pooled ones."""
-    maps = sum(
-        n * side**2 * c for n, side, c in [(2, 224, 64), (2, 112, 128), (3, 56, 256), (3, 28, 512), (3, 14, 512)]
-    )
+    convolutions = [(2, 224, 64), (2, 112, 128), (3, 56, 256), (3, 28, 512), (3, 14, 512)]
+    maps = sum(n * side**2 * c for n, side, c in convolutions)
     pooled = sum(side**2 * c for side, c in [(112, 64), (56, 128), (28, 256), (14, 512), (7, 512)])
     parameters, activations, work = lesson.totals(lesson.blueprint(lesson.vgg16))
     assert activations == maps + pooled + 4096 + 4096 + 1000 and round(activations / 1e6, 1) == 15.1

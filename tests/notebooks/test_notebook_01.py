@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from bad_input import rows
 from scipy.stats import t
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -49,10 +50,10 @@ def faults(runs: list[dict], prose: str = PROSE) -> list[str]:
     plain, residual = errors(runs, False, {}), errors(runs, True, {})
     zero = errors(runs, True, {"gamma": 0.0})
     means = f"{np.mean(list(plain.values())):.1f} % against {np.mean(list(residual.values())):.1f} %"
+    in_every_seed = len(plain) >= 5 and all(plain[seed] > residual[seed] for seed in plain)
+    worse = in_every_seed and verdict(plain, residual) == "more"
     statements = {
-        "the plain network makes more errors on its own training digits, in every seed": len(plain) >= 5
-        and all(plain[seed] > residual[seed] for seed in plain)
-        and verdict(plain, residual) == "more",
+        "the plain network makes more errors on its own training digits, in every seed": worse,
         means: True,
         "Starting as the identity is not what helped here": len(zero) >= 5 and verdict(zero, residual) == "more",
         "were slow, not stuck": verdict(errors(runs, False, {"epochs": 30}), residual) != "more",
@@ -69,12 +70,11 @@ def test_the_prose_says_what_the_recorded_runs_bear_out():
     assert faults(RESIDUAL) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "error"), [({"shortcut": False}, 0.1), ({"shortcut": True, "gamma": 1.0}, 30.0), ({"gamma": 0.0}, 0.1)]
-)
-def test_other_runs_would_be_noticed(change, error):
-    tampered = [run | {"training_error": error} if change.items() <= run.items() else run for run in RESIDUAL]
-    assert faults(tampered)
+@pytest.mark.parametrize(("given", "sentence"), rows("runs of notebook 01"))
+def test_other_runs_would_be_noticed(given, sentence):
+    kind = {key: value for key, value in given.items() if key != "training_error"}
+    tampered = [run | given if kind.items() <= run.items() else run for run in RESIDUAL]
+    assert any(re.search(sentence, fault) for fault in faults(tampered))
     assert faults(RESIDUAL, PROSE.replace("is not what helped", "is what helped"))
 
 
@@ -89,9 +89,8 @@ def test_the_page_prints_what_is_recorded():
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         numbers = re.findall(r"[+-]?\d+\.\d", line.removeprefix(name))
         pairs = [first[seed] - second[seed] for seed in first]
-        assert [float(numbers[0]), float(numbers[3])] == pytest.approx(
-            [np.mean(list(first.values())), np.mean(pairs)], abs=0.051
-        )
+        expected = [np.mean(list(first.values())), np.mean(pairs)]
+        assert [float(numbers[0]), float(numbers[3])] == pytest.approx(expected, abs=0.051)
         assert line.endswith(f"{len(pairs)} seeds")
 
 

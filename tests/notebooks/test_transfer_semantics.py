@@ -74,9 +74,7 @@ def test_vgg16_equals_keras_layer_by_layer(tiles):
     names = [layer.name for layer in theirs.layers if layer.name.startswith("block")]
     assert names == [layer.name for layer in ours.layers if layer.name.startswith("block")] and len(names) == 18
     prepared = keras.applications.vgg16.preprocess_input(tiles[0][:4].astype(np.float32))
-    outputs = [
-        keras.Model(model.input, [model.get_layer(name).output for name in names]).predict(images, verbose=0)
-        for model, images in ((ours, tiles[0][:4]), (theirs, prepared))
-    ]
+    both = [keras.Model(m.input, [m.get_layer(name).output for name in names]) for m in (ours, theirs)]
+    outputs = [m.predict(x, verbose=0) for m, x in zip(both, (tiles[0][:4], prepared), strict=True)]
     for name, a, b in zip(names, *outputs, strict=True):
         assert np.allclose(a, b, rtol=1e-4, atol=1e-3 * np.abs(b).max()), name

@@ -14,7 +14,10 @@ import io
 import re
 import tokenize
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
 PATTERN = re.compile(
@@ -26,21 +29,8 @@ UNIT_NAMES = {"percent": "%", "point": "points"}
 JOINT = re.compile(r",? (?:to|and|or|against) |, |[–-]")  # "96 to 97 %": the unit belongs to both
 SCALE = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "M": 1e6, "k": 1e3, "G": 1e9}
 
-# What is no claim: it names or numbers something, and would be as true with another number in its place.
-SOFTWARE = r"BY|BY-SA|BY-NC|CC0|Apache|GPL|BSD|MIT|[Vv]ersion|Python|Keras|TensorFlow|NumPy|papermill"
-PARTS = r"[Nn]otebooks?|[Ss]ections?|[Ee]xercises?|[Tt]ables?|[Ff]igures?|[Cc]hapters?|[Ll]essons?"
-EXEMPT = re.compile(
-    r"^```\w[\s\S]*?^```"  # a block of code in a named language
-    r"|`(?=[^`\n]*[A-Za-z])(?:(?!\d\.\d)[^`\n])+`"  # a piece of code with letters and without decimal numbers
-    r"|https?://[^\s)>\"]+|\]\([^)]*\)|<[^>]+>"  # addresses, link targets, tags
-    r"|\barXiv:\s?\d{4}\.\d{4,5}|\bdoi:\s?\S+|\bpp?\. ?\d+(?:[–-]\d+)?|\b\d+\(\d+\)|#\d+\b"  # references
-    rf"|\b(?:{SOFTWARE})(?: Licen[cs]e|,)?[ -]?v?\d[\d.]*(?:(?:[–-]|, | or | to )\d\.\d[\d.]*)*"  # versions
-    rf"|\b(?:{PARTS}) \d+(?:(?:, | and | to | or |–)\d+)*|\[\d\d\b"  # parts of the series, links to them
-    r"|\b\d\d_\w+|^#+ +\d+\b(?! ?[×x%,])|^ *(?:\*\*)?\d+\. |^\| *\d\d(?=[ ,])"  # files, headings, lists, tables
-    r"|\b[A-Za-z_]+[-_]?\d[\w.]*|\b\d(?:s|[a-e]|D|st|nd|rd|th)\b"  # VGG16, top-5, block3_pool; the 3s, module 3a
-    r"|(?<![\d,.])(?:19[4-9]|20[0-3])\d(?!\d|[,.]\d| ?[%×])",  # years
-    re.MULTILINE,
-)
+NO_CLAIMS = yaml.safe_load(Path(__file__).with_name("no_claims.yml").read_text(encoding="utf-8"))
+EXEMPT = re.compile("|".join(row["pattern"] for row in NO_CLAIMS), re.MULTILINE)
 
 
 class Claim(NamedTuple):
@@ -137,9 +127,8 @@ class Page:
         tagged = [i for i in self.supports if "parameters" in notebook.cells[i].metadata.get("tags", [])]
         self.parameters = set().union(*(self.supports[i] for i in tagged))
         self.first = 0 if lesson else min(self.supports, default=0)
-        self.last = min(
-            (i for i, t in self.prose.items() if "# What you can now say" in t), default=len(notebook.cells)
-        )
+        said = [i for i, text in self.prose.items() if "# What you can now say" in text]
+        self.last = min(said, default=len(notebook.cells))
 
     def near(self, at: int) -> set[Claim]:
         """What the parameters and the code right before and after a paragraph support."""

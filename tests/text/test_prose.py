@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from claims import Page, claims, find, mutants, phrase, without
+from claims import NO_CLAIMS, Page, claims, find, mutants, phrase, without
 from nbformat import v4
 from reference import NOTEBOOKS, REPOSITORY, SOLUTIONS
 
@@ -76,8 +76,8 @@ def test_facts_have_a_source_and_are_quoted():
 # ---- README -------------------------------------------------------------------------------------
 
 
-def readme() -> str:
-    return (REPOSITORY / "README.md").read_text(encoding="utf-8")
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+ENTRIES = read_yaml(README_NUMBERS) or []
 
 
 def value_at(data, key: str):
@@ -122,15 +122,13 @@ def faults_of_readme(text: str, entries: list[dict]) -> list[str]:
 
 
 def test_numbers_of_readme_have_a_key():
-    entries = read_yaml(README_NUMBERS) or []
-    faults = faults_of_readme(readme(), entries) + [f"{e['quote']!r}: {f}" for e in entries if (f := fault_of(e))]
+    faults = faults_of_readme(README, ENTRIES) + [f"{e['quote']!r}: {f}" for e in ENTRIES if (f := fault_of(e))]
     assert not faults, "\n".join(faults)
 
 
 def test_a_changed_number_of_readme_is_noticed(capsys):
-    entries = read_yaml(README_NUMBERS) or []
-    faults = faults_of_readme(readme(), entries)
-    noticed = [faults_of_readme(mutant, entries) != faults for mutant in mutants(readme())]
+    faults = faults_of_readme(README, ENTRIES)
+    noticed = [faults_of_readme(mutant, ENTRIES) != faults for mutant in mutants(README)]
     assert most_are_noticed("README", noticed, capsys)
 
 
@@ -153,6 +151,11 @@ def small_page(tags: tuple = ()) -> Page:
 @pytest.mark.parametrize(("text", "faults"), CASES["texts"])
 def test_unsupported_numbers_are_named(text, faults):
     assert small_page().faults(1, text) == faults
+
+
+@pytest.mark.parametrize("row", NO_CLAIMS, ids=lambda row: row["what"])
+def test_numbers_that_claim_nothing_need_no_source(row):
+    assert find(row["example"]) and not claims(row["example"])
 
 
 def test_timings_are_no_source():

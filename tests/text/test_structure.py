@@ -16,23 +16,8 @@ from refresh_outputs import cleaned
 SECTIONS = ["You will learn", "What you can now say", "Exercises", "Where to go next", "Sources and licences"]
 TAGS = {"parameters", "check", "imports", "lesson", "hide-input", "nbval-ignore-output"}
 LONGEST_CELL, LONGEST_FOLDED_CELL = 16, 30
-UNWANTED_WORDS = (
-    r"\b(?:TODO|FIXME|XXX|lorem|ipsum|placeholder|teh|recieve\w*|seperat\w*|occured)\b|\b(the|an?|of|to|is) \1\b"
-)
-UNWANTED_OUTPUT = (  # a path, a warning, a traceback, an object's address, a progress bar
-    r"(?<![\w.:/])/(?:home|Users|root|tmp|usr|opt|var|work|private|mnt|workspace)/|\b[A-Z]:\\|site-packages"
-    r"|\w*Warning\b|^WARNING|^[WIE]\d{4} |absl::|Traceback \(most recent call last\)|\b0x[0-9a-f]{6,}"
-    r"|\d+%\|.*\||\[=+>?\.*\]|\d ━{3,}|\bit/s\b|ms/step"
-)
-# What a notebook's code uses -> what its last section must say of it.
-LICENCES = {
-    r"\bmnist\(": "CC BY-SA 3.0",
-    r"\b(?:photo_tiles|imagenet_images)\(": "research and education",
-    r"\bsample_image\(": "scikit-image",
-    r"\b(?:article_)?vgg16(?:_every_cut)?\(": "CC BY 4.0",
-    r"\befficientnet_lite\d?\(": "Apache-2.0",
-    r"\bresnet50\(": "MIT",
-}
+TEMPLATE = yaml.safe_load(Path(__file__).with_name("template.yml").read_text(encoding="utf-8"))
+UNWANTED_WORDS, UNWANTED_OUTPUT = ("|".join(TEMPLATE[f"unwanted {what}"]) for what in ("words", "output"))
 
 
 # ---- reading notebooks --------------------------------------------------------------------------
@@ -208,7 +193,7 @@ def sections_in_order(notebook, path):
 
 def licences_are_named(notebook, path):
     code = "\n".join(c.source for c in code_cells(notebook))
-    for used, said in LICENCES.items():
+    for used, said in TEMPLATE["licences"].items():
         if re.search(used, code) and said not in section(notebook, SECTIONS[-1]):
             yield f"{SECTIONS[-1]!r} does not say {said!r}, although the code uses {used}"
 

@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 import yaml
+from bad_input import rows
 from packaging.requirements import Requirement
 
 import run
@@ -24,11 +25,7 @@ def test_the_lock_and_conda_fit_the_project():
     assert others == ["pip", {"pip": ["-r requirements.txt"]}]
 
 
-@pytest.mark.parametrize(
-    ("python", "sentence"),
-    [('[ $1 = -V ] && echo Python 2.7', "Python 3.11, 3.12 or 3.13 is needed, and python3 is Python 2.7: install"),
-     ('case "$2" in *venv*) exit 1; esac', "python3 lacks its venv module: install it")],
-)  # fmt: skip
+@pytest.mark.parametrize(("python", "sentence"), rows("pythons"))
 def test_one_sentence_where_no_python_fits(tmp_path, python, sentence):
     for tool in ("make", "sh", "sed", "head"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
@@ -37,4 +34,4 @@ def test_one_sentence_where_no_python_fits(tmp_path, python, sentence):
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(run.REPOSITORY / name, tmp_path)
     result = subprocess.run(["make", "run"], cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stdout.startswith(sentence) and result.stdout.count("\n") == 1
+    assert result.returncode == 2 and re.match(sentence, result.stdout) and result.stdout.count("\n") == 1

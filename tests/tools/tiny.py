@@ -3,21 +3,13 @@
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbformat import v4
 
-PARAMETERS = """EPOCHS: int = 2  # passes over the training data
-RATE: float = 0.1  # learning rate
-AUGMENT: bool = False  # whether to shift the images
-IMAGE: str = ""  # an image of your own
-SEEDS: list[int] = [0]; SHIFT: float = 0.0
-NAMES: list[str] = ["a"]  # labels"""
-CHECK = """if not 1 <= EPOCHS <= 100:
-    raise ValueError(f"EPOCHS = {EPOCHS}: 1 to 100 passes")
-if not 0 < RATE < 1:
-    raise ValueError(f"RATE = {RATE}: between 0 and 1")"""
+CELLS = yaml.safe_load(Path(__file__).with_suffix(".yml").read_text(encoding="utf-8"))
 
 
-def write_notebook(path: Path, *cells, parameters: str = PARAMETERS, check: str = CHECK) -> Path:
+def write_notebook(path: Path, *cells, parameters=CELLS["parameters"], check=CELLS["check"]) -> Path:
     """A notebook with title, parameters and check, and then `cells`: code as text, or cells of their own kind."""
     opening = [
         v4.new_markdown_cell(f"# {path.stem[:2]} · A notebook\n\nIts *first* paragraph."),

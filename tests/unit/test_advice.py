@@ -42,12 +42,3 @@ def test_noise_is_not_told_apart():
     random = np.random.default_rng(0)
     advice = advise(random.integers(0, 255, (100, 64, 64, 3), np.uint8), np.arange(100) % 2, size=64)
     assert advice.similar is None and "not told apart" in str(advice) and max(advice.accuracy.values()) < 0.7
-
-
-def test_refuses(digits):
-    with pytest.raises(ValueError, match="as many labels"):
-        advise(digits.images[:20], digits.labels[:19])
-    with pytest.raises(ValueError, match="one class only"):
-        advise(digits.images[:20], np.zeros(20, int))
-    with pytest.raises(ValueError, match="uint8"):
-        advise(digits.images[:20] / 255, digits.labels[:20])

@@ -1,15 +1,17 @@
 """Files: downloads from a local web server that behaves as hosts do, each whole or not at all; atomic writes."""
 
 import hashlib
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
 import pytest
+from bad_input import rows
 
 from helpers import assets, weights
-from helpers.assets import FileError, Unreachable, download, fetch, write_atomically
+from helpers.assets import FileError, download, fetch, write_atomically
 from helpers.images import ImageError, read_images
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -70,15 +72,10 @@ def test_whole_file(server, tmp_path, name):
     assert path.read_bytes() == CONTENT and list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("name", "kind", "sentence"), [
-    ("good", FileError, "cannot be saved"),
-    ("other", FileError, "does not give the expected file"),
-    ("missing", Unreachable, "HTTP status 404"),
-    ("cut", Unreachable, "cannot be reached"),
-    ("stalled", Unreachable, "cannot be reached"),
-])  # fmt: skip
-def test_nothing_is_kept_of_what_is_not_whole(server, tmp_path, name, kind, sentence):
+@pytest.mark.parametrize(("given", "sentence"), rows("downloads"))
+def test_nothing_is_kept_of_what_is_not_whole(server, tmp_path, given, sentence):
     (tmp_path / "file").touch()
+    name, kind = given["name"], getattr(assets, given["error"])
     path = tmp_path / ("file" if name == "good" else "folder") / "weights.h5"
     with pytest.raises(kind, match=f"/{name} .*{sentence}.*: try again, or copy the file to .*weights.h5") as caught:
         download(f"{server.url}/{name}", path, DIGEST)
@@ -135,16 +132,10 @@ def test_image(server, address):
     assert name == address.split("?")[0].rpartition("/")[2]
 
 
-@pytest.mark.parametrize(("address", "sentence"), [
-    ("page", "/page is of type text/html, not image: give the address of the image itself"),
-    ("text", "/text is not an image that can be read"),
-    ("missing", "/missing cannot be reached (HTTP status 404): check the address"),
-    ("ftp://host/cat.jpg", "only http:// and https:// addresses are fetched"),
-    ("http://[bad/x.png", "cannot be reached"),
-])  # fmt: skip
+@pytest.mark.parametrize(("address", "sentence"), rows("addresses of images"))
 def test_no_image(server, address, sentence):
     ((_, problem),) = read_images(address if "://" in address else f"{server.url}/{address}")
-    assert isinstance(problem, ImageError) and sentence in str(problem)
+    assert isinstance(problem, ImageError) and re.search(sentence, str(problem))
 
 
 def test_too_large(server):

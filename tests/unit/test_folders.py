@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_input import rows
 from PIL import Image
 
 from helpers.data import FolderError, image_folder
@@ -43,17 +44,11 @@ def test_train_test_and_perhaps_validation_folders(tmp_path, name):
     assert of_part == {name or "train"} and splits.validation.class_names == ("a", "b")
 
 
-@pytest.mark.parametrize(("names", "says"), [
-    ({"train": "ab", "val": "ab"}, "give train, test and perhaps val and nothing else, or only classes"),
-    ({"train": "ab", "test": "ab", "cats": "ab"}, "holds cats, test, train: give train, test"),
-    ({"test": "ab", "cats": "ab", "dogs": "ab"}, "give train, test"),
-    ({"train": "ab", "test": "ac"}, r"train and test have different classes \(b, c\)"),
-])  # fmt: skip
-def test_parts_that_do_not_match_are_refused(tmp_path, names, says):
-    for name, inside in names.items():
-        classes(tmp_path / name, dict.fromkeys(inside, 3))
-    with pytest.raises(FolderError, match=says):
-        image_folder(tmp_path, 8)
+@pytest.mark.parametrize(("counts", "sentence"), rows("folders"))
+def test_folders_that_cannot_be_divided_are_refused(tmp_path, counts, sentence):
+    """Too little in them, or parts for training and testing that do not match."""
+    with pytest.raises(FolderError, match=sentence):
+        image_folder(classes(tmp_path, counts), 8)
 
 
 def test_files_of_unread_kinds_are_named(tmp_path):
@@ -88,18 +83,6 @@ def test_per_class_limits_what_is_read(tmp_path):
     assert all((a.images == b.images).all() for a, b in zip(splits, same, strict=True)), "the same draw each time"
 
 
-@pytest.mark.parametrize(("counts", "says"), [
-    ({}, "holds 0 class folders; two or more"),
-    ({"only": 9}, "holds 1 class folder; two or more"),
-    ({"": 3}, "its images lie side by side: sort them"),
-    ({"a": 9, "b": 1}, r"too few images in b \(1\): at least 3"),
-    (dict.fromkeys("123456789", 1), "and 4 more"),
-])  # fmt: skip
-def test_too_little_is_refused(tmp_path, counts, says):
-    with pytest.raises(FolderError, match=says):
-        image_folder(classes(tmp_path, counts), 8)
-
-
 def test_only_copies(tmp_path):
     for number in range(10):
         save_image(tmp_path / "ab"[number % 2] / f"{number}.png", 7)
@@ -107,10 +90,8 @@ def test_only_copies(tmp_path):
         image_folder(tmp_path, 8)
 
 
-@pytest.mark.parametrize(("name", "size", "per_class", "says"), [
-    ("", 0, 10, "at least 1"), ("", 8, 2, "at least 3"), ("no", 8, 10, "no is not a folder"),
-    ("a/000.png", 8, 10, "is not a folder"),
-])  # fmt: skip
-def test_bad_arguments(tmp_path, name, size, per_class, says):
-    with pytest.raises(FolderError, match=says):
-        image_folder(classes(tmp_path, {"a": 5, "b": 5}) / name, size, per_class)
+@pytest.mark.parametrize(("given", "sentence"), rows("ways to read a folder"))
+def test_bad_arguments(tmp_path, given, sentence):
+    classes(tmp_path, {"a": 5, "b": 5})
+    with pytest.raises(FolderError, match=sentence):
+        image_folder(tmp_path / given["path"], given["size"], given["max_per_class"])

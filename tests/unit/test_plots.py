@@ -6,6 +6,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from bad_input import rows
 
 from helpers import plots
 
@@ -41,8 +42,8 @@ def test_image_grid_shows_every_image_under_its_title():
     nothing_cut_off()
 
 
-@pytest.mark.parametrize(("images", "titles"), [([], []), ([grey(0)], []), ([grey(0)], ["a", "b"])])
-def test_image_grid_refuses_other_lengths(images, titles):
-    with pytest.raises(ValueError, match="one title per image"):
-        plots.image_grid(images, titles)
+@pytest.mark.parametrize(("given", "sentence"), rows("titles of images"))
+def test_image_grid_refuses_other_lengths(given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        plots.image_grid([grey(0)] * given["images"], list(given["titles"]))
     assert not plt.get_fignums()
