@@ -122,11 +122,14 @@ def plan(paths: list[Path], given: list[str], profile: str = "default") -> list[
 
 
 def memory_of_children() -> int:
-    """MB in use by all processes below this one, or the high-water mark of the largest, where Linux tells it."""
+    """MB in use by all processes below this one, or the high-water mark of the largest, where Linux tells it.
+
+    What two processes share, such as TensorFlow's code, is counted once: their proportional set sizes add up.
+    """
     total = largest = 0
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, OSError, TypeError):
-            total += process.memory_info().rss
+            total += process.memory_full_info().pss if psutil.LINUX else process.memory_info().rss
             peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
             largest = max(largest, int(peak[1]) * 1024)
     return max(total, largest) >> 20
