@@ -5,7 +5,7 @@
 It counts, times and trains as the lesson does. The archive holds CIFAR-10 as files train/CLASS/NUMBER.jpg and
 test/CLASS/NUMBER.jpg; the first 500 training and 500 test images of each class are used. All networks are trained
 alike: Adam, a rate that falls to zero, no augmentation, nothing chosen on the test images. Every run goes into
-notebooks/recorded/01_race.json as it ends; interrupted, it goes on there: about half an hour on two cores.
+notebooks/recorded/01_race.json as it ends; interrupted, it goes on there: about an hour on two cores.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from records import FOLDER, Records
 WHAT = "Four kinds of blocks at equal multiply-adds on CIFAR-10 (notebook 01): accuracy, time, activations"
 PER_CLASS = {"train": 500, "test": 500}
 TIMED = {"images": 32, "calls": 100}
+TRAININGS = ((5, 0.003), (5, 0.001), (15, 0.003))  # passes, learning rate: the longest tells order from slowness
 ROUNDS = 5  # of timings, the networks in turn, so that a busy moment does not fall on one of them alone
 
 
@@ -111,7 +112,7 @@ def cifar10(path: str, part: str, per_class: int) -> ImageSet:
 
 
 class Race:
-    """Compiled networks, one per kind of block and learning rate, that take new weights with every seed."""
+    """Compiled networks, one per kind of block, rate and number of passes, that take new weights with every seed."""
 
     def __init__(self, lesson, archive: str) -> None:
         self.lesson, self.archive, self.compiled = lesson, archive, {}
@@ -120,10 +121,10 @@ class Race:
         """Train one network and count and test it."""
         lesson = self.lesson
         train, test = (cifar10(self.archive, part, per_class) for part, per_class in PER_CLASS.items())
-        if (name, rate) not in self.compiled:
-            self.compiled[name, rate] = race_network(name)
-            lesson.prepare(self.compiled[name, rate], "Adam", rate, epochs * lesson.math.ceil(len(train) / 64))
-        model = self.compiled[name, rate]
+        if (name, rate, epochs) not in self.compiled:
+            model = self.compiled[name, rate, epochs] = race_network(name)
+            lesson.prepare(model, "Adam", rate, epochs * lesson.math.ceil(len(train) / 64))
+        model = self.compiled[name, rate, epochs]
         lesson.start_again(model, lambda: race_network(name), seed)
         history = model.fit(train.images, train.labels, batch_size=64, epochs=epochs, verbose=0).history
         accuracy = model.evaluate(test.images, test.labels, batch_size=500, verbose=0)[1]
@@ -148,8 +149,8 @@ def main() -> None:
         "--cifar", default="", help="the archive of images; default: only the times, without accuracies"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the runs")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.003, 0.001], help="learning rates to start from")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over the training images")
+    parser.add_argument("--epochs", type=int, help="passes over the training images; default: the recorded trainings")
+    parser.add_argument("--rate", type=float, default=0.003, help="learning rate at the start, with --epochs")
     parser.add_argument("--record", default=FOLDER / "01_race.json", help="the file that takes the runs")
     given = parser.parse_args()
     if given.cifar and not Path(given.cifar).is_file():
@@ -167,10 +168,11 @@ def main() -> None:
         print("without CIFAR-10: --cifar names no archive; its runs are left out")
     running = Race(lesson, given.cifar)
     images = {part: 10 * per_class for part, per_class in PER_CLASS.items()}
-    for rate in given.rates if given.cifar else ():
+    trainings = [(given.epochs, given.rate)] if given.epochs else TRAININGS
+    for epochs, rate in trainings if given.cifar else ():
         for seed in given.seeds:
             for name in RACERS:
-                settings = {"rate": rate, "epochs": given.epochs, "seed": seed}
+                settings = {"rate": rate, "epochs": epochs, "seed": seed}
                 records.run(lambda: running.measure(name, **settings), network=name, **images, **settings)  # noqa: B023
 
 
