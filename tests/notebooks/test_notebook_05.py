@@ -21,7 +21,7 @@ from helpers.models import efficientnet_lite
 from records import FOLDER
 
 PAGE = Path(lessons.NOTEBOOKS, "05_own_images.ipynb")
-KINDS = ((160, "frozen"), (96, "frozen"), (96, "trained"))
+KINDS = ((160, "frozen"), (192, "frozen"), (96, "frozen"), (96, "trained"))
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,5 @@ def test_the_record_is_whole():
     assert folders["ants and bees", 192] >= 0.93 and folders["cats and dogs", 160] >= 0.98
     tuned = [run for run in runs if run.experiment == "fine-tuning" and len(run.curve) == run.epochs]
     assert Counter((run.size, run.batchnorm) for run in tuned) == dict.fromkeys(KINDS, 3)
+    longer = [run for run in tuned if run.size == 192]
+    assert all(run.points_over_probe > run.half_interval for run in longer), "the page says so of each seed"
