@@ -5,6 +5,8 @@ rounding notes), some of which no log level removes. Importing this package impo
 once with that stream held back, and shows what was held back if the import fails.
 """
 
+import ctypes
+import gc
 import logging
 import os
 import sys
@@ -34,6 +36,13 @@ def _import_tensorflow_quietly() -> None:
             os.dup2(stderr_fd, 2)
             os.close(stderr_fd)
     tf.get_logger().setLevel(logging.ERROR)  # retracing notices, which carry object addresses
+
+
+def free_memory() -> None:
+    """Give back to the system what nobody uses any more; without it glibc keeps freed memory for later."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, in kernels without ipywidgets

@@ -26,15 +26,13 @@ _RESNET50_URL = f"https://storage.googleapis.com/tensorflow/keras-applications/r
 # The only digest that is published for this file is the MD5 in keras.applications.
 _RESNET50_DIGEST = "md5:2cb95161c43110f7111970584f804107"
 
-Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
-
 
 class WeightsUnavailable(FileError):
     """The weights are on this machine nowhere, and no download was allowed or possible."""
 
 
 @lru_cache(maxsize=1)
-def vgg16_base() -> Arrays:
+def vgg16_base() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """ImageNet weights of VGG16's 13 convolutions: {layer name: (kernel, bias)}.
 
     kernel: float32, (3, 3, channels in, channels out); bias: float32, (channels out,). 59 MB, kept for
